@@ -1,0 +1,23 @@
+//! Every numeric kernel of `lesion`: matrix products with fused epilogues, causal attention over
+//! per-execution keys and values, LayerNorm, GELU and the cross-entropy over a vocabulary.
+//!
+//! The crate takes slices and shapes; it knows nothing of GPT-2, of files or of plans.
+//! All `unsafe` numeric code of the project is here.
+
+mod attention;
+mod cross_entropy;
+mod dtype;
+mod gemm;
+mod isa;
+mod kernels;
+mod norm;
+pub mod reference;
+mod team;
+
+pub use attention::{HeadShape, KvSpan, KvStore, TILE};
+pub use cross_entropy::RowScore;
+pub use dtype::{Dtype, WeightData};
+pub use gemm::{Epilogue, Layout, WeightMatrix};
+pub use isa::{Isa, UnavailableIsa};
+pub use kernels::Kernels;
+pub use team::Team;

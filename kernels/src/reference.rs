@@ -1,0 +1,1 @@
+//! Naive f64 twins of every kernel: the truth the tests compare with.

@@ -1,0 +1,11 @@
+//! Lesion studies for language models: GPT-2 with its layers skipped, repeated, re-ordered or averaged.
+//!
+//! The rooms, in the order data flows: [`weights`] → [`model`] → [`plan`] → [`forward`] → [`measure`].
+
+#![deny(unsafe_code)]
+
+pub mod forward;
+pub mod measure;
+pub mod model;
+pub mod plan;
+pub mod weights;
