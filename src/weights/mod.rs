@@ -11,6 +11,7 @@ mod index;
 mod json;
 mod mapping;
 mod printable;
+pub mod synthetic;
 mod tensor;
 
 pub use checkpoint::{Checkpoint, NonFinite};
