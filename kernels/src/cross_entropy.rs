@@ -67,7 +67,7 @@ pub(crate) fn cross_entropy(
     let cut = Cut::new(rows, b.n, register_rows(isa), TILE, threads.len());
     let written = SharedOut::new(partials);
     let scores = &*out;
-    leader.for_each(cut.tasks(), |task| {
+    leader.share(rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
         let mut own = threads.own();
         let own = &mut *own;
@@ -201,7 +201,7 @@ fn target_logits(
     let rows = targets.len();
     let out = SharedOut::new(out);
     let threads = &scratch.threads;
-    leader.for_each(rows.div_ceil(TARGET_ROWS), |task| {
+    leader.share(10 * rows * k, rows.div_ceil(TARGET_ROWS), |task| {
         let rows = task * TARGET_ROWS..rows.min((task + 1) * TARGET_ROWS);
         let mut own = threads.own();
         let weights = own.packed.at_least(rows.len() * k);
