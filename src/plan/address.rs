@@ -22,7 +22,8 @@ use thiserror::Error;
 
 use super::{Execution, Plan, Step};
 
-/// A place in a plan, printed and read as `steps.4.2`. What the numbers mean is in the [module's](self) text.
+/// A place in a plan, printed and read as `steps.4.2`: step, branch of the group there, step of that branch (left out
+/// where the branch has one step only), and so on by turns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     path: Vec<usize>,
