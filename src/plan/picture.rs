@@ -13,8 +13,11 @@
 //! The two orders are aligned by the fewest insertions, removals and substitutions of a cell. A cell is an execution,
 //! or an equal run of them (`3×4`); a group's cells are in parentheses, its branches apart by `|`.
 
+mod legend;
+
 use std::collections::BTreeMap;
 
+use self::legend::Tally;
 use super::print::equal_run;
 use super::{Execution, Part, Plan, Step};
 
@@ -106,10 +109,11 @@ struct Column {
 /// Aligns the cells with layers 0..n_layer and marks them; sets `moved` for layers that run, but not in their place.
 fn columns(cells: Vec<Cell>, n_layer: usize, style: PictureStyle, moved: &mut [bool]) -> Vec<Column> {
     let mut columns = align(cells, n_layer);
-    let mut in_place = vec![false; n_layer];
+    // By layer, the halves (attention, MLP) that run in place, and those that ran so far.
+    let mut in_place: BTreeMap<usize, [bool; 2]> = BTreeMap::new();
     for column in &columns {
-        if let (Some(layer), true) = (column.intact, column.matches()) {
-            in_place[layer] = true;
+        if let (Some(Execution { layer, part, .. }), true) = (column.execution(), column.matches()) {
+            in_place.insert(*layer, part.halves());
         }
     }
     let mut seen: BTreeMap<usize, [bool; 2]> = BTreeMap::new();
@@ -121,23 +125,20 @@ fn columns(cells: Vec<Cell>, n_layer: usize, style: PictureStyle, moved: &mut [b
             before = None;
             continue;
         };
-        let halves = [part != Part::Mlp, part != Part::Attention];
-        let seen = seen.entry(layer).or_default();
-        let ran = (0..2).any(|half| seen[half] && halves[half]);
+        let halves = part.halves();
+        let shares = |others: Option<&[bool; 2]>| others.is_some_and(|others| (0..2).any(|i| others[i] && halves[i]));
+        let again = !matches && (shares(seen.get(&layer)) || shares(in_place.get(&layer)));
         // The other half of the block just before is no move.
-        if !matches
-            && !ran
-            && before != Some(layer)
-            && !in_place.get(layer).is_some_and(|&there| there && part == Part::Block)
-        {
+        if !matches && !again && before != Some(layer) {
             column.mark.push('~');
             if let Some(moved) = moved.get_mut(layer) {
                 *moved = true;
             }
         }
-        if ran || cell.times > 1 {
+        if again || cell.times > 1 {
             column.mark.push('+');
         }
+        let seen = seen.entry(layer).or_default();
         (0..2).for_each(|half| seen[half] |= halves[half]);
         before = Some(layer);
     }
@@ -152,14 +153,25 @@ fn columns(cells: Vec<Cell>, n_layer: usize, style: PictureStyle, moved: &mut [b
 }
 
 impl Column {
+    fn execution(&self) -> Option<&Execution> {
+        self.cell.as_ref().and_then(|cell| cell.execution.as_ref())
+    }
+
     fn matches(&self) -> bool {
-        self.cell.as_ref().is_some_and(|cell| cell.layer().is_some() && cell.layer() == self.intact)
+        self.execution().is_some_and(|execution| Some(execution.layer) == self.intact)
     }
 }
 
 impl Cell {
     fn layer(&self) -> Option<usize> {
         self.execution.as_ref().map(|execution| execution.layer)
+    }
+}
+
+impl Part {
+    /// Whether attention and MLP run.
+    fn halves(self) -> [bool; 2] {
+        [self != Part::Mlp, self != Part::Attention]
     }
 }
 
@@ -273,102 +285,6 @@ fn flush(rows: &mut [String; 3], lines: &mut Vec<String>) {
     }
 }
 
-/// What happens to each layer.
-struct Tally {
-    /// By layer: executions of its attention half and of its MLP half. (Layers past the model's have entries too.)
-    runs: BTreeMap<usize, [usize; 2]>,
-    /// Layers by the heads zeroed in them.
-    zeroed: BTreeMap<Vec<usize>, Vec<usize>>,
-    moved: Vec<bool>,
-    n_layer: usize,
-}
-
-impl Tally {
-    fn new(plan: &Plan, n_layer: usize) -> Tally {
-        let mut runs: BTreeMap<usize, [usize; 2]> = (0..n_layer).map(|layer| (layer, [0, 0])).collect();
-        let mut zeroed: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
-        for Execution { layer, part, zero_heads } in plan.executions().map(|placed| placed.execution) {
-            let [attention, mlp] = runs.entry(*layer).or_default();
-            *attention += usize::from(*part != Part::Mlp);
-            *mlp += usize::from(*part != Part::Attention);
-            if !zero_heads.is_empty() {
-                zeroed.entry(zero_heads.clone()).or_default().push(*layer);
-            }
-        }
-        zeroed.values_mut().for_each(|layers| {
-            layers.sort_unstable();
-            layers.dedup();
-        });
-        Tally { runs, zeroed, moved: vec![false; n_layer], n_layer }
-    }
-
-    fn legend(&self, grouped: bool, style: PictureStyle, lines: &mut Vec<String>) {
-        let layers = |wanted: &dyn Fn(&[usize; 2]) -> bool| -> Vec<usize> {
-            self.runs.iter().filter(|(_, runs)| wanted(runs)).map(|(layer, _)| *layer).collect()
-        };
-        let mut repeated: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (layer, [attention, mlp]) in &self.runs {
-            repeated.entry(*attention.max(mlp)).or_default().push(*layer);
-        }
-        let repeated = repeated.range(2..).flat_map(|(times, layers)| {
-            ranges(layers).into_iter().map(move |range| format!("{range}{}{times}", style.times()))
-        });
-        let moved: Vec<usize> = (0..self.n_layer).filter(|layer| self.moved[*layer]).collect();
-        let zeroed = self.zeroed.iter().map(|(heads, layers)| {
-            let heads: Vec<String> = heads.iter().map(|head| format!("h{head}")).collect();
-            format!("{} in {}", heads.join(" "), ranges(layers).join(" "))
-        });
-        let entries: [(String, &str, Vec<String>); 7] = [
-            (style.skipped().to_string(), "skipped", ranges(&layers(&|runs| *runs == [0, 0]))),
-            ("+".to_owned(), "repeated", repeated.collect()),
-            ("~".to_owned(), "moved", ranges(&moved)),
-            ("a".to_owned(), "attention only", ranges(&layers(&|[attention, mlp]| *attention > 0 && *mlp == 0))),
-            ("m".to_owned(), "MLP only", ranges(&layers(&|[attention, mlp]| *attention == 0 && *mlp > 0))),
-            ("z".to_owned(), "zeroed", zeroed.collect()),
-            ("(|)".to_owned(), "side by side, their updates averaged", Vec::new()),
-        ];
-        let start = lines.len();
-        for (mark, name, items) in &entries {
-            match items.is_empty() {
-                true if mark != "(|)" || !grouped => {}
-                true => lines.push(format!("{mark:<4}{name}")),
-                false => wrap(&format!("{mark:<4}{name:<16}"), items, style.width, lines),
-            }
-        }
-        if lines.len() == start && self.n_layer > 0 {
-            lines.push("the intact order".to_owned());
-        }
-    }
-}
-
-/// Ascending layers as `5`, `24..48`.
-fn ranges(layers: &[usize]) -> Vec<String> {
-    let runs = layers.chunk_by(|a, b| a + 1 == *b);
-    runs.map(|run| match run {
-        [only] => only.to_string(),
-        [first, .., last] => format!("{first}..{}", last + 1),
-        [] => String::new(),
-    })
-    .collect()
-}
-
-/// `head` and the items, joined by commas, on lines of `width` with a hanging indent.
-fn wrap(head: &str, items: &[String], width: usize, lines: &mut Vec<String>) {
-    let indent = head.chars().count();
-    let (mut line, mut used) = (head.to_owned(), indent);
-    for word in items.join(", ").split(' ') {
-        let needed = word.chars().count();
-        if used > indent && used + needed > width {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-            used = indent;
-        }
-        line.push_str(word);
-        line.push(' ');
-        used += needed + 1;
-    }
-    lines.push(line);
-}
-
 impl PictureStyle {
     fn times(self) -> char {
         if self.ascii { 'x' } else { '×' }
@@ -457,6 +373,16 @@ plan     0  1  2  3  4  5  6  7  8  9  ·  ·
                                        ×  ×
 
 ×   skipped         10..12
+",
+            ),
+            (
+                "5,5m,0..12",
+                "
+intact          0  1  2  3  4  5  6  7  8  9 10 11
+plan     5  5m  0  1  2  3  4  5  6  7  8  9 10 11
+         +  +
+
++   repeated        5×3
 ",
             ),
             (
