@@ -315,7 +315,7 @@ mod tests {
         for _ in 0..LOOPS.min(100) {
             outer.enter(|leader| {
                 inner.enter(|leader| exactly_once(leader, 9));
-                rayon::join(|| std::thread::yield_now(), || ());
+                rayon::join(std::thread::yield_now, || ());
                 exactly_once(leader, 9);
             });
         }
