@@ -102,7 +102,13 @@ impl Case {
 
 /// One shape in every way. The first result of an instruction set and epilogue is compared with f64, all others with its
 /// bits: neither dtype, layout (of equal weights) nor threads may change one.
-fn every_way(failures: &mut Failures, teams: &mut [Team], rng: &mut Rng, (m, k, n): (usize, usize, usize), exact: bool) {
+fn every_way(
+    failures: &mut Failures,
+    teams: &mut [Team],
+    rng: &mut Rng,
+    (m, k, n): (usize, usize, usize),
+    exact: bool,
+) {
     let dense = if exact { rng.integers(k * n) } else { rng.short(k * n) };
     let ways = Weights::every_way(&dense, k, n);
     let case = Case::new(rng, m, &ways[0].matrix(), exact);
