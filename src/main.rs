@@ -1,2 +1,5 @@
-//! m
+//! The `lesion` command.
+
+#![deny(unsafe_code)]
+
 fn main() {}
