@@ -1,28 +1,63 @@
-//! [`Kernels`]: the one handle through which kernels are called.
+//! [`Team`] owns what kernels run on; [`Kernels`] are the kernels while it is at work. Shapes are checked here; the
+//! kernels trust them.
 
-use crate::attention::{HeadShape, KvSpan, KvStore, TILE};
-use crate::gemm::{Epilogue, Layout, WeightMatrix};
-use crate::{Isa, RowScore, Team, UnavailableIsa};
+use crate::attention::{self, HeadShape, KvSpan, KvStore, TILE};
+use crate::gemm::{self, Epilogue, WeightMatrix};
+use crate::pool::{Leader, Pool};
+use crate::scratch::Scratch;
+use crate::{Isa, RowScore, cross_entropy, norm};
+use std::fmt;
 
-/// The kernels of one instruction set on one team of threads, with their scratch memory.
-///
-/// Holding one is the proof that the processor has the instructions.
-pub struct Kernels {
+/// Threads, an instruction set that was checked to be there, and the scratch memory of the kernels.
+pub struct Team {
     isa: Isa,
-    team: Team,
+    pool: Pool,
+    scratch: Scratch,
 }
 
-impl Kernels {
-    /// Kernels for `isa` on `team`.
+/// A team that can't be had.
+#[derive(Debug)]
+pub enum TeamError {
+    /// This processor lacks the instructions.
+    Isa(Isa),
+    /// The number of threads is not in `1..=MAX_THREADS`.
+    Threads(usize),
+    /// The operating system refuses the threads.
+    Spawn(usize, rayon::ThreadPoolBuildError),
+}
+
+impl fmt::Display for TeamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TeamError::Isa(isa) => {
+                let here: Vec<_> = Isa::available().map(Isa::name).collect();
+                write!(f, "instruction set {isa}: this processor has {}", here.join(", "))
+            }
+            TeamError::Threads(n) => write!(f, "{n} threads: from 1 to {} are possible", Team::MAX_THREADS),
+            TeamError::Spawn(n, why) => write!(f, "{n} threads: the operating system refuses them: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TeamError {}
+
+impl Team {
+    /// The most threads a team can have.
+    pub const MAX_THREADS: usize = 1024;
+
+    /// A team of `threads` threads that runs the kernels of `isa`.
     ///
     /// # Errors
-    /// [`UnavailableIsa`] when this processor lacks the instructions.
-    pub fn new(isa: Isa, team: Team) -> Result<Kernels, UnavailableIsa> {
-        if isa.is_available() {
-            Ok(Kernels { isa, team })
-        } else {
-            Err(UnavailableIsa { asked: isa.name().to_owned() })
+    /// When the instructions or the threads are not to be had.
+    pub fn new(isa: Isa, threads: usize) -> Result<Team, TeamError> {
+        if !isa.is_available() {
+            return Err(TeamError::Isa(isa));
         }
+        if !(1..=Team::MAX_THREADS).contains(&threads) {
+            return Err(TeamError::Threads(threads));
+        }
+        let pool = Pool::new(threads).map_err(|why| TeamError::Spawn(threads, why))?;
+        Ok(Team { isa, pool, scratch: Scratch::new(threads) })
     }
 
     /// The instruction set in use.
@@ -30,54 +65,76 @@ impl Kernels {
         self.isa
     }
 
-    /// The threads in use.
-    pub fn team(&self) -> &Team {
-        &self.team
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
     }
 
-    /// `out = (x − mean) / √(variance + eps) · weight + bias` per row of `weight.len()` columns.
-    pub fn layer_norm(&mut self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-        let width = weight.len();
-        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let mean = x.iter().sum::<f32>() / width as f32;
-            let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / width as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
-            for i in 0..width {
-                out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
-            }
-        }
+    /// Anonymous memory held by the kernels' scratch, in bytes.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch.bytes()
     }
 
-    /// `out[m, n] = epilogue(a[m, k] · b[k, n])`; m is `a.len() / b.k`.
-    pub fn gemm(&mut self, a: &[f32], b: WeightMatrix<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
-        let mut weights = vec![0.0; b.data.len()];
-        b.data.widen_into(0, &mut weights);
-        for (a, out) in a.chunks_exact(b.k).zip(out.chunks_exact_mut(b.n)) {
-            for (j, out) in out.iter_mut().enumerate() {
-                let at = |i: usize| match b.layout {
-                    Layout::InOut => weights[i * b.n + j],
-                    Layout::OutIn => weights[j * b.k + i],
-                };
-                let sum = (0..b.k).map(|i| a[i] * at(i)).sum::<f32>();
-                *out = match epilogue {
-                    Epilogue::Store => sum,
-                    Epilogue::Bias(bias) => sum + bias[j],
-                    Epilogue::BiasGelu(bias) => {
-                        let x = sum + bias[j];
-                        0.5 * x * (1.0 + (0.797_884_6 * (x + 0.044_715 * x * x * x)).tanh())
-                    }
-                    Epilogue::BiasAdd(bias) => *out + (sum + bias[j]),
-                };
-            }
-        }
-    }
-
-    /// Causal attention of a packed batch.
+    /// Puts the team to work: `work` runs on one of its threads and calls kernels, which share all of them.
     ///
-    /// `qkv` is `[rows, 3 · heads · head_dim]` (queries, keys, values side by side, as `c_attn` makes them).
-    /// For each span the new keys and values are first stored behind its `past` tokens in `store`; then each new
-    /// row attends to all tokens of its own sequence up to itself. `z` is `[rows, heads · head_dim]`, the input of
-    /// `c_proj`. Scores are scaled by `scale`. Rows that no span covers are left as they are.
+    /// Entering costs some microseconds, a kernel inside about one: enter once per forward pass.
+    pub fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Kernels<'_, '_>) -> R + Send) -> R {
+        let Team { isa, pool, scratch } = self;
+        pool.enter(|leader| work(&mut Kernels { isa: *isa, leader, scratch }))
+    }
+}
+
+/// The kernels, while their team is at work: see [`Team::enter`].
+///
+/// Results never depend on the number of threads, nor on how rows are batched. Sums run in one fixed order per
+/// instruction set.
+pub struct Kernels<'a, 'p> {
+    isa: Isa,
+    leader: &'a mut Leader<'p>,
+    scratch: &'a mut Scratch,
+}
+
+impl Kernels<'_, '_> {
+    /// LayerNorm of each row of `x` (`[rows, width]`, width being `weight.len()`):
+    /// `out = (x − mean) / √(variance + eps) · weight + bias` (Ba, Kiros & Hinton 2016).
+    ///
+    /// # Panics
+    /// If the lengths don't fit together.
+    pub fn layer_norm(&mut self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        assert!(!weight.is_empty() && weight.len() == bias.len(), "layer_norm: weight and bias");
+        assert!(x.len().is_multiple_of(weight.len()) && x.len() == out.len(), "layer_norm: rows");
+        norm::layer_norm(self.isa, self.leader, x, weight, bias, eps, out);
+    }
+
+    /// `out[m, n] = epilogue(a[m, k] · b[k, n])`; all row-major, m being `a.len() / k`.
+    ///
+    /// # Panics
+    /// If the lengths don't fit together, or k is 0.
+    pub fn gemm(&mut self, a: &[f32], b: WeightMatrix<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        check_matrix(&b);
+        assert!(a.len().is_multiple_of(b.k), "gemm: a has {} elements, k is {}", a.len(), b.k);
+        let rows = a.len() / b.k;
+        assert_eq!(out.len(), rows * b.n, "gemm: out");
+        assert!(epilogue.bias().is_none_or(|bias| bias.len() == b.n), "gemm: bias");
+        if rows == 0 || b.n == 0 {
+            return;
+        }
+        if gemm::direct::fits(rows, &b) {
+            gemm::direct::gemm(self.isa, self.leader, a, b, epilogue, out);
+        } else {
+            gemm::packed::gemm(self.isa, self.leader, self.scratch, a, b, epilogue, out);
+        }
+    }
+
+    /// Causal attention of a packed batch (Vaswani et al. 2017).
+    ///
+    /// `qkv` is `[rows, 3 · heads · head_dim]`: queries, keys and values side by side, as `c_attn` makes them. For each
+    /// span the new keys and values are first stored behind its `past` tokens in `store`; then each new row attends to
+    /// all tokens of its own sequence up to itself, scores multiplied by `scale`. `z` is `[rows, heads · head_dim]`, the
+    /// input of `c_proj`; rows that no span covers are left as they are.
+    ///
+    /// # Panics
+    /// If lengths don't fit together, a span leaves the batch or the store, or two spans share slots or rows.
     pub fn attention(
         &mut self,
         shape: HeadShape,
@@ -87,57 +144,38 @@ impl Kernels {
         store: &mut KvStore,
         z: &mut [f32],
     ) {
-        let (heads, dim) = (shape.heads, shape.head_dim);
-        let width = heads * dim;
-        let at = |token: usize, head: usize| ((token / TILE) * heads + head) * TILE * dim;
+        let width = shape.width();
+        assert!(width > 0 && qkv.len() == 3 * z.len() && z.len().is_multiple_of(width), "attention: qkv and z");
+        let (mut row, mut slot) = (0, 0);
         for span in spans {
-            for row in 0..span.rows {
-                let token = span.slot + span.past + row;
-                let source = &qkv[(span.first_row + row) * 3 * width..][..3 * width];
-                for head in 0..heads {
-                    for d in 0..dim {
-                        store.keys[at(token, head) + d * TILE + token % TILE] = source[width + head * dim + d];
-                        store.values[at(token, head) + (token % TILE) * dim + d] = source[2 * width + head * dim + d];
-                    }
-                }
-                for head in 0..heads {
-                    let q = &source[head * dim..][..dim];
-                    let scores: Vec<f32> = (span.slot..=token)
-                        .map(|t| {
-                            scale * (0..dim).map(|d| q[d] * store.keys[at(t, head) + d * TILE + t % TILE]).sum::<f32>()
-                        })
-                        .collect();
-                    let max = scores.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a >= b { a } else { b });
-                    let p: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
-                    let total: f32 = p.iter().sum();
-                    for d in 0..dim {
-                        let sum: f32 = (span.slot..=token)
-                            .map(|t| p[t - span.slot] * store.values[at(t, head) + (t % TILE) * dim + d])
-                            .sum();
-                        z[(span.first_row + row) * width + head * dim + d] = sum / total;
-                    }
-                }
-            }
+            assert!(
+                span.slot.is_multiple_of(TILE) && span.slot >= slot && span.first_row >= row,
+                "attention: {span:?}"
+            );
+            row = span.first_row + span.rows;
+            slot = (span.slot + span.past + span.rows).next_multiple_of(TILE);
         }
+        assert!(row * width <= z.len(), "attention: a span ends behind the batch");
+        assert!(slot <= store.slots(shape), "attention: a span ends behind the store");
+        attention::attention(self.isa, self.leader, self.scratch, shape, scale, qkv, spans, store, z);
     }
 
-    /// Scores each row of `x` (`[rows, k]`, already through the final LayerNorm) against its target over all
-    /// `n` outputs of `unembedding`. The logits are never stored.
+    /// Scores each row of `x` (`[rows, k]`, already through the final LayerNorm) against its target over all n outputs
+    /// of `unembedding`. The logits are never stored; a target's logit has the bits that [`Kernels::gemm`] gives.
+    ///
+    /// # Panics
+    /// If the lengths don't fit together or a target is not below n.
     pub fn cross_entropy(&mut self, x: &[f32], unembedding: WeightMatrix<'_>, targets: &[u32], out: &mut [RowScore]) {
-        let mut logits = vec![0.0; unembedding.n];
-        for ((x, &target), out) in x.chunks_exact(unembedding.k).zip(targets).zip(out) {
-            self.gemm(x, unembedding, Epilogue::Store, &mut logits);
-            let target = logits[target as usize];
-            let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-            let log_sum_exp = f64::from(max) + sum.ln();
-            let mean: f64 = logits.iter().map(|&l| f64::from(l - max).exp() * f64::from(l)).sum::<f64>() / sum;
-            *out = RowScore {
-                target_logit: target,
-                log_sum_exp,
-                entropy: log_sum_exp - mean,
-                rank: logits.iter().filter(|&&l| l > target).count() as u32,
-            };
+        check_matrix(&unembedding);
+        assert_eq!(x.len(), targets.len() * unembedding.k, "cross_entropy: rows");
+        assert_eq!(targets.len(), out.len(), "cross_entropy: out");
+        assert!(targets.iter().all(|&t| (t as usize) < unembedding.n), "cross_entropy: a target behind the vocabulary");
+        if !targets.is_empty() {
+            cross_entropy::cross_entropy(self.isa, self.leader, self.scratch, x, unembedding, targets, out);
         }
     }
+}
+
+fn check_matrix(b: &WeightMatrix<'_>) {
+    assert!(b.k > 0 && b.data.len() == b.k * b.n, "weights: {} elements, k {} × n {}", b.data.len(), b.k, b.n);
 }

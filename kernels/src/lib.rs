@@ -5,19 +5,25 @@
 //! All `unsafe` numeric code of the project is here.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod cross_entropy;
 mod dtype;
 mod gemm;
 mod isa;
 mod kernels;
 mod norm;
+mod pool;
+mod portable;
 pub mod reference;
-mod team;
+mod scratch;
+mod simd;
 
 pub use attention::{HeadShape, KvSpan, KvStore, TILE};
 pub use cross_entropy::RowScore;
 pub use dtype::{Dtype, WeightData};
 pub use gemm::{Epilogue, Layout, WeightMatrix};
 pub use isa::{Isa, UnavailableIsa};
-pub use kernels::Kernels;
-pub use team::Team;
+pub use kernels::{Kernels, Team, TeamError};

@@ -1,1 +1,98 @@
-//! Naive f64 twins of every kernel: the truth the tests compare with.
+//! Naive f64 twins of every kernel: the truth that tests compare with, written to be read, not to be fast.
+
+use crate::gemm::{Epilogue, Layout, WeightMatrix};
+
+/// `½x(1 + tanh(√(2/π)(x + 0.044715x³)))`
+pub fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)).tanh())
+}
+
+/// One row of LayerNorm.
+pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (variance + eps).sqrt();
+    x.iter().zip(weight).zip(bias).map(|((x, w), b)| (x - mean) * scale * w + b).collect()
+}
+
+/// The element (i, j) of the `[k, n]` matrix that `b` stands for.
+pub fn weight(b: &WeightMatrix<'_>, i: usize, j: usize) -> f64 {
+    let at = match b.layout {
+        Layout::InOut => i * b.n + j,
+        Layout::OutIn => j * b.k + i,
+    };
+    let mut one = [0.0];
+    b.data.widen_into(at, &mut one);
+    f64::from(one[0])
+}
+
+/// `epilogue(a · b)` for a of `[rows, k]`, given what the output held before.
+pub fn gemm(a: &[f64], b: &WeightMatrix<'_>, epilogue: Epilogue<'_>, before: &[f64]) -> Vec<f64> {
+    let mut dense = vec![0.0; b.k * b.n];
+    for i in 0..b.k {
+        for j in 0..b.n {
+            dense[i * b.n + j] = weight(b, i, j);
+        }
+    }
+    let rows = a.len() / b.k;
+    let mut out = vec![0.0; rows * b.n];
+    for (row, out) in out.chunks_exact_mut(b.n).enumerate() {
+        for i in 0..b.k {
+            let x = a[row * b.k + i];
+            for (out, w) in out.iter_mut().zip(&dense[i * b.n..]) {
+                *out += x * w;
+            }
+        }
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = match epilogue {
+                Epilogue::Store => *out,
+                Epilogue::Bias(bias) => *out + f64::from(bias[j]),
+                Epilogue::BiasGelu(bias) => gelu(*out + f64::from(bias[j])),
+                Epilogue::BiasAdd(bias) => before[row * b.n + j] + (*out + f64::from(bias[j])),
+            };
+        }
+    }
+    out
+}
+
+/// Causal attention of one sequence and one head: queries, keys and values `[tokens, dim]`.
+pub fn attention(q: &[f64], k: &[f64], v: &[f64], dim: usize, scale: f64) -> Vec<f64> {
+    let tokens = q.len() / dim;
+    let mut z = vec![0.0; q.len()];
+    for t in 0..tokens {
+        let q = &q[t * dim..][..dim];
+        let scores: Vec<f64> =
+            (0..=t).map(|j| scale * q.iter().zip(&k[j * dim..]).map(|(a, b)| a * b).sum::<f64>()).collect();
+        for (j, p) in softmax(&scores).into_iter().enumerate() {
+            for d in 0..dim {
+                z[t * dim + d] += p * v[j * dim + d];
+            }
+        }
+    }
+    z
+}
+
+/// `exp(x) / Σ exp(x)`
+pub fn softmax(x: &[f64]) -> Vec<f64> {
+    let max = greatest(x);
+    let p: Vec<f64> = x.iter().map(|v| (v - max).exp()).collect();
+    let sum: f64 = p.iter().sum();
+    p.into_iter().map(|p| p / sum).collect()
+}
+
+/// Cross-entropy of one row of logits: (negative log-likelihood of the target, log-sum-exp, entropy, rank).
+pub fn cross_entropy(logits: &[f64], target: usize) -> (f64, f64, f64, u32) {
+    let max = greatest(logits);
+    let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
+    let log_sum_exp = max + sum.ln();
+    let entropy = logits.iter().map(|l| (l, (l - log_sum_exp).exp())).filter(|(_, p)| *p != 0.0);
+    let entropy = entropy.map(|(l, p)| p * (log_sum_exp - l)).sum();
+    let rank = logits.iter().filter(|&&l| l > logits[target]).count() as u32;
+    (log_sum_exp - logits[target], log_sum_exp, entropy, rank)
+}
+
+/// The greatest value, NaN if there is one.
+fn greatest(x: &[f64]) -> f64 {
+    x.iter().fold(f64::NEG_INFINITY, |m, &v| if m >= v { m } else { v })
+}

@@ -1,0 +1,190 @@
+//! AVX-512 vectors: 16 lanes.
+
+use crate::gemm::PackedTile;
+use crate::gemm::tile::packed_tile;
+use crate::simd::{Simd, SimdOp};
+use half::{bf16, f16};
+use std::arch::x86_64::*;
+
+/// Proof that the processor has AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The token, if the processor has the instructions.
+    #[inline(always)]
+    pub(crate) fn detect() -> Option<Avx512> {
+        crate::Isa::Avx512.is_available().then_some(Avx512(()))
+    }
+}
+
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    if n >= 16 { !0 } else { (1 << n) - 1 }
+}
+
+// SAFETY (all arithmetic below): the token proves that the processor has the instructions; register operands only.
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    // 12 × 2 accumulators + 2 vectors of b + 1 broadcast = 27 of 32 registers; 24 FMAs per 14 loads.
+    const MR: usize = 12;
+    const NV: usize = 2;
+    type V = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(self, p: *const f32, n: usize) -> __m512 {
+        // SAFETY: masked-off lanes are not accessed; the others are the caller's.
+        unsafe { _mm512_maskz_loadu_ps(first(n), p) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m512 {
+        // SAFETY: the caller's; an f16 is two bytes.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m512 {
+        // SAFETY: the caller's; a bf16 is the upper half of an f32.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m512) {
+        // SAFETY: the caller's.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, v: __m512, n: usize) {
+        // SAFETY: masked-off lanes are not accessed; the others are the caller's.
+        unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn fma_scalar(self, a: f32, b: f32, c: f32) -> f32 {
+        // SAFETY: see the impl; AVX-512 includes FMA.
+        unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn scale_by_power_of_two(self, a: __m512, n: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+    #[inline(always)]
+    fn count_greater(self, a: __m512, b: __m512) -> u32 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }.count_ones()
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &mut [__m512]) {
+        let r: &mut [__m512; 16] = rows.try_into().expect("16 rows");
+        // SAFETY: see the impl.
+        unsafe {
+            // Interleave pairs, then quads, then exchange 128-bit lanes by halves.
+            let mut t = *r;
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut q = t;
+            for i in 0..4 {
+                let pd = |v| _mm512_castps_pd(v);
+                let ps = |v| _mm512_castpd_ps(v);
+                q[4 * i] = ps(_mm512_unpacklo_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+                q[4 * i + 1] = ps(_mm512_unpackhi_pd(pd(t[4 * i]), pd(t[4 * i + 2])));
+                q[4 * i + 2] = ps(_mm512_unpacklo_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+                q[4 * i + 3] = ps(_mm512_unpackhi_pd(pd(t[4 * i + 1]), pd(t[4 * i + 3])));
+            }
+            for j in 0..4 {
+                let lo02 = _mm512_shuffle_f32x4::<0x88>(q[j], q[j + 4]);
+                let lo13 = _mm512_shuffle_f32x4::<0xdd>(q[j], q[j + 4]);
+                let hi02 = _mm512_shuffle_f32x4::<0x88>(q[j + 8], q[j + 12]);
+                let hi13 = _mm512_shuffle_f32x4::<0xdd>(q[j + 8], q[j + 12]);
+                r[j] = _mm512_shuffle_f32x4::<0x88>(lo02, hi02);
+                r[j + 4] = _mm512_shuffle_f32x4::<0x88>(lo13, hi13);
+                r[j + 8] = _mm512_shuffle_f32x4::<0xdd>(lo02, hi02);
+                r[j + 12] = _mm512_shuffle_f32x4::<0xdd>(lo13, hi13);
+            }
+        }
+    }
+    #[inline(always)]
+    fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn compiled<Op: SimdOp>(s: Avx512, op: Op) -> Op::Output {
+            op.eval(s)
+        }
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe { compiled(self, op) }
+    }
+    #[inline(always)]
+    unsafe fn packed_tile(self, rows: usize, tile: PackedTile) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => packed_tile::<Self, 1, 2>(self, tile),
+                2 => packed_tile::<Self, 2, 2>(self, tile),
+                3 => packed_tile::<Self, 3, 2>(self, tile),
+                4 => packed_tile::<Self, 4, 2>(self, tile),
+                5 => packed_tile::<Self, 5, 2>(self, tile),
+                6 => packed_tile::<Self, 6, 2>(self, tile),
+                7 => packed_tile::<Self, 7, 2>(self, tile),
+                8 => packed_tile::<Self, 8, 2>(self, tile),
+                9 => packed_tile::<Self, 9, 2>(self, tile),
+                10 => packed_tile::<Self, 10, 2>(self, tile),
+                11 => packed_tile::<Self, 11, 2>(self, tile),
+                _ => packed_tile::<Self, 12, 2>(self, tile),
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Matrix product with a weight matrix: `out[m, n] = epilogue(a[m, k] · b[k, n])`.
+//!
+//! `a` is f32 and row-major; `b` stays in its file's type and is widened on the way.
+//!
+//! **Order of sums.** An output element is the sum, in order, of the partial sums of the blocks of [`KC`] consecutive
+//! k, each a chain of FMAs from zero. `KC` is a constant of the format, not of the machine, and every path below keeps
+//! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads.
+//!
+//! **Paths.**
+//! - *Packed* ([`packed`]): `a` is packed once into panels of `MR` rows; a task takes a strip of [`NT`] columns and a
+//!   range of rows, packs the strip's `KC × NT` blocks of b (128 KiB, half of a small L2), and runs register tiles over
+//!   them. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while the panels of a stream past.
+//! - *Direct* ([`direct`]): few rows, b `[k, n]`: b is read once, straight from the file, without packing.
+
+pub(crate) mod direct;
+pub(crate) mod pack;
+pub(crate) mod packed;
+pub(crate) mod tile;
+
+use crate::WeightData;
+use crate::simd::Simd;
+pub(crate) use tile::PackedTile;
+
+/// Consecutive k that are summed from zero before they join the total. Part of the order of sums: never tuned to a
+/// machine.
+pub(crate) const KC: usize = 256;
+
+/// Columns of one task's strip.
+pub(crate) const NT: usize = 128;
+
+/// How a weight matrix of `k` inputs and `n` outputs lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `[k, n]` row-major: GPT-2's `Conv1D` weights.
+    InOut,
+    /// `[n, k]` row-major: `wte` used as the unembedding.
+    OutIn,
+}
+
+/// A weight matrix of `k` inputs and `n` outputs.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightMatrix<'a> {
+    /// `k · n` elements.
+    pub data: WeightData<'a>,
+    /// Inputs: the length of the sums.
+    pub k: usize,
+    /// Outputs.
+    pub n: usize,
+    /// How they lie in memory.
+    pub layout: Layout,
+}
+
+/// What happens to a finished sum before it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum Epilogue<'a> {
+    /// `out = sum`
+    Store,
+    /// `out = sum + bias[n]`
+    Bias(&'a [f32]),
+    /// `out = gelu_new(sum + bias[n])`
+    BiasGelu(&'a [f32]),
+    /// `out = out + (sum + bias[n])`: the residual stream takes the update.
+    BiasAdd(&'a [f32]),
+}
+
+impl Epilogue<'_> {
+    pub(crate) fn bias(&self) -> Option<&[f32]> {
+        match self {
+            Epilogue::Store => None,
+            Epilogue::Bias(bias) | Epilogue::BiasGelu(bias) | Epilogue::BiasAdd(bias) => Some(bias),
+        }
+    }
+
+    /// Finishes up to a vector of sums of one row, columns `column .. column + n`, and stores them at `out`.
+    ///
+    /// # Safety
+    /// `n ≤ LANES` f32 are writable (and readable) at `out`, and `column + n` is inside the bias.
+    #[inline(always)]
+    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, sum: S::V, column: usize, n: usize, out: *mut f32) {
+        // SAFETY: bias and out hold n elements from here, by the caller's word.
+        unsafe {
+            let load = |p: *const f32| if n >= S::LANES { s.load(p) } else { s.load_first(p, n) };
+            let value = match self {
+                Epilogue::Store => sum,
+                Epilogue::Bias(bias) => s.add(sum, load(bias.as_ptr().add(column))),
+                Epilogue::BiasGelu(bias) => s.gelu(s.add(sum, load(bias.as_ptr().add(column)))),
+                Epilogue::BiasAdd(bias) => s.add(load(out), s.add(sum, load(bias.as_ptr().add(column)))),
+            };
+            if n >= S::LANES { s.store(out, value) } else { s.store_first(out, value, n) }
+        }
+    }
+}
+
+/// The output of a parallel loop whose tasks write disjoint parts.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedOut<T>(*mut T);
+
+// SAFETY: tasks write disjoint elements (each user argues why); the pointer itself may cross threads.
+unsafe impl<T: Send> Sync for SharedOut<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SharedOut<T> {}
+
+impl<T> SharedOut<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
+        SharedOut(slice.as_mut_ptr())
+    }
+
+    /// The element `i`.
+    ///
+    /// # Safety
+    /// `i` is inside the slice this was made of.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, i: usize) -> *mut T {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(i) }
+    }
+}

@@ -1,0 +1,229 @@
+//! The packed path: panels of a, strips of b, register tiles.
+
+use super::pack::{pack_a_panel, pack_b};
+use super::{Epilogue, KC, NT, PackedTile, SharedOut, WeightMatrix};
+use crate::pool::Leader;
+use crate::scratch::{Buffer, Scratch};
+use crate::simd::{Simd, SimdOp, dispatch};
+use crate::{Isa, WeightData};
+use std::ops::Range;
+
+/// Rows of one task at most: its sums (`rows × NT` f32) stay in L2.
+const MAX_TASK_ROWS: usize = 1056;
+
+/// Tasks a thread should have at least, so that a last, lonely one costs little.
+const TASKS_PER_THREAD: usize = 3;
+
+/// Rows of a packed into panels: for each block of k, `[panels][k][MR]`.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedRows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) k: usize,
+}
+
+/// Packs all rows of a (`[rows, k]`), each panel one task.
+pub(crate) fn pack_rows<'a>(
+    isa: Isa,
+    leader: &mut Leader<'_>,
+    a: &[f32],
+    k: usize,
+    into: &'a mut Buffer,
+) -> PackedRows<'a> {
+    struct Op<'a> {
+        a: &'a [f32],
+        k: usize,
+        panel: usize,
+        panels: usize,
+        out: SharedOut<f32>,
+    }
+    impl SimdOp for Op<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            let rows = self.a.len() / self.k;
+            let first = self.panel * S::MR;
+            for block in blocks(self.k) {
+                let at = block.start * self.panels * S::MR + self.panel * block.len() * S::MR;
+                // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
+                let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), block.len() * S::MR) };
+                pack_a_panel(s, &self.a[first * self.k..], self.k, block, S::MR.min(rows - first), panel);
+            }
+        }
+    }
+    let rows = a.len() / k;
+    let mr = register_rows(isa);
+    let panels = rows.div_ceil(mr);
+    let len = panels * mr * k;
+    let out = SharedOut::new(into.at_least(len));
+    leader.for_each(panels, |panel| dispatch(isa, Op { a, k, panel, panels, out }));
+    PackedRows { data: &into.as_slice()[..len], rows, k }
+}
+
+/// Rows of the register tile.
+pub(crate) fn register_rows(isa: Isa) -> usize {
+    struct Rows;
+    impl SimdOp for Rows {
+        type Output = usize;
+        #[inline(always)]
+        fn eval<S: Simd>(self, _: S) -> usize {
+            S::MR
+        }
+    }
+    dispatch(isa, Rows)
+}
+
+/// The blocks of k, in order.
+#[inline(always)]
+pub(crate) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
+}
+
+/// How rows and columns are cut into tasks. Affects speed only.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut {
+    rows: usize,
+    columns: usize,
+    task_rows: usize,
+    task_columns: usize,
+}
+
+impl Cut {
+    pub(crate) fn new(rows: usize, columns: usize, mr: usize, task_columns: usize, threads: usize) -> Cut {
+        let strips = columns.div_ceil(task_columns).max(1);
+        let parts = (TASKS_PER_THREAD * threads).div_ceil(strips).max(rows.div_ceil(MAX_TASK_ROWS));
+        let task_rows = rows.div_ceil(parts.max(1)).next_multiple_of(mr).max(mr);
+        Cut { rows, columns, task_rows, task_columns }
+    }
+
+    pub(crate) fn tasks(&self) -> usize {
+        self.rows.div_ceil(self.task_rows) * self.columns.div_ceil(self.task_columns)
+    }
+
+    /// Rows and columns of a task. Tasks of one strip of columns follow each other.
+    pub(crate) fn task(&self, i: usize) -> (Range<usize>, Range<usize>) {
+        let parts = self.rows.div_ceil(self.task_rows);
+        let (row, column) = (i % parts * self.task_rows, i / parts * self.task_columns);
+        (row..self.rows.min(row + self.task_rows), column..self.columns.min(column + self.task_columns))
+    }
+}
+
+/// `sums[rows][width] = a[rows] · b[columns]`, `width` being the columns rounded up to whole panels.
+/// `rows.start` is a multiple of MR.
+#[inline(always)]
+pub(crate) fn strip_sums<S: Simd>(
+    s: S,
+    a: PackedRows<'_>,
+    b: &WeightMatrix<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    packed_b: &mut Buffer,
+    sums: &mut Buffer,
+) -> usize {
+    let nr = S::NV * S::LANES;
+    let width = columns.len().next_multiple_of(nr);
+    let panels = a.rows.div_ceil(S::MR);
+    assert!(
+        rows.start.is_multiple_of(S::MR) && rows.end <= a.rows && a.data.len() == panels * S::MR * a.k && a.k == b.k
+    );
+    let sums = sums.at_least(rows.len() * width);
+    if b.k == 0 {
+        sums[..rows.len() * width].fill(0.0);
+    }
+    for block in blocks(b.k) {
+        let packed = packed_b.at_least(width * block.len());
+        pack_b(s, b, block.clone(), columns.clone(), packed);
+        for column in (0..width).step_by(nr) {
+            for row in rows.clone().step_by(S::MR) {
+                let panel = block.start * panels * S::MR + row * block.len();
+                let tile = PackedTile {
+                    a: a.data[panel..].as_ptr(),
+                    b: packed[column * block.len()..].as_ptr(),
+                    k: block.len(),
+                    c: sums[(row - rows.start) * width + column..].as_mut_ptr(),
+                    c_stride: width,
+                    accumulate: block.start > 0,
+                };
+                // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and the
+                // tile's rows end at `rows.end`, its columns at `width`: inside `sums`.
+                unsafe { s.packed_tile(S::MR.min(rows.end - row), tile) };
+            }
+        }
+    }
+    width
+}
+
+/// The packed matrix product.
+pub(crate) fn gemm(
+    isa: Isa,
+    leader: &mut Leader<'_>,
+    scratch: &mut Scratch,
+    a: &[f32],
+    b: WeightMatrix<'_>,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    struct Op<'a> {
+        a: PackedRows<'a>,
+        b: &'a WeightMatrix<'a>,
+        epilogue: Epilogue<'a>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        packed_b: &'a mut Buffer,
+        sums: &'a mut Buffer,
+        out: SharedOut<f32>,
+    }
+    impl SimdOp for Op<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            let Op { a, b, rows, columns, .. } = self;
+            let width = strip_sums(s, a, b, rows.clone(), columns.clone(), self.packed_b, self.sums);
+            let sums = self.sums.as_slice();
+            for (row, sums) in rows.zip(sums.chunks_exact(width)) {
+                for (v, sums) in sums.chunks_exact(S::LANES).enumerate() {
+                    let column = columns.start + v * S::LANES;
+                    if column >= columns.end {
+                        break;
+                    }
+                    // SAFETY: this task alone writes its rows and columns of the output; the vector ends at the last
+                    // column; the bias has n elements (`Kernels::gemm` checked).
+                    unsafe {
+                        let out = self.out.at(row * b.n + column);
+                        self.epilogue.finish(s, s.load(sums.as_ptr()), column, columns.end - column, out);
+                    }
+                }
+            }
+        }
+    }
+    let mr = register_rows(isa);
+    let threads = scratch.threads.len();
+    let a = pack_rows(isa, leader, a, b.k, &mut scratch.rows);
+    let cut = Cut::new(a.rows, b.n, mr, NT, threads);
+    let out = SharedOut::new(out);
+    let threads = &scratch.threads;
+    leader.for_each(cut.tasks(), |task| {
+        let (rows, columns) = cut.task(task);
+        let mut own = threads.own();
+        let own = &mut *own;
+        let op = Op { a, b: &b, epilogue, rows, columns, packed_b: &mut own.packed, sums: &mut own.sums, out };
+        dispatch(isa, op);
+    });
+}
+
+/// Widens one column of b (the weights of one output) into `into`.
+pub(crate) fn output_weights(b: &WeightMatrix<'_>, column: usize, into: &mut [f32]) {
+    match b.layout {
+        super::Layout::OutIn => b.data.widen_into(column * b.k, into),
+        super::Layout::InOut => {
+            for (i, to) in into.iter_mut().enumerate() {
+                let at = i * b.n + column;
+                *to = match b.data {
+                    WeightData::F32(data) => data[at],
+                    WeightData::F16(data) => data[at].to_f32(),
+                    WeightData::Bf16(data) => data[at].to_f32(),
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The register tile: `MR × NR` sums held in registers over one block of k.
+
+use crate::simd::Simd;
+
+/// One call of the register tile.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedTile {
+    /// A panel of a: `[k][MR]`.
+    pub(crate) a: *const f32,
+    /// A panel of b: `[k][NR]`.
+    pub(crate) b: *const f32,
+    pub(crate) k: usize,
+    /// The sums: `[rows][c_stride]`.
+    pub(crate) c: *mut f32,
+    pub(crate) c_stride: usize,
+    /// Whether this block's sums join those that are there already.
+    pub(crate) accumulate: bool,
+}
+
+/// `c[i][j] (+)= Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
+///
+/// # Safety
+/// `k · MR` f32 are readable at `a`, `k · NV · LANES` at `b`, and `M` rows of `NV · LANES` f32 that are `c_stride` apart
+/// are readable and writable at `c`.
+#[inline(always)]
+pub(crate) unsafe fn packed_tile<S: Simd, const M: usize, const NV: usize>(s: S, t: PackedTile) {
+    let mut acc = [[s.splat(0.0); NV]; M];
+    let (mut a, mut b) = (t.a, t.b);
+    // SAFETY: the pointers advance one k at a time and stay inside what the caller vouches for.
+    unsafe {
+        for _ in 0..t.k {
+            let mut bv = [s.splat(0.0); NV];
+            for (j, bv) in bv.iter_mut().enumerate() {
+                *bv = s.load(b.add(j * S::LANES));
+            }
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let av = s.splat(*a.add(i));
+                for (acc, &bv) in acc.iter_mut().zip(&bv) {
+                    *acc = s.fma(av, bv, *acc);
+                }
+            }
+            a = a.add(S::MR);
+            b = b.add(NV * S::LANES);
+        }
+        for (i, row) in acc.iter().enumerate() {
+            for (j, &sum) in row.iter().enumerate() {
+                let c = t.c.add(i * t.c_stride + j * S::LANES);
+                s.store(c, if t.accumulate { s.add(s.load(c), sum) } else { sum });
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Memory that kernels reuse from call to call.
+
+use bytemuck::{Pod, Zeroable};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A cache line of f32: buffers made of these are aligned for any vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+// SAFETY: sixteen f32 in 64 bytes: any bits are valid, none is padding.
+unsafe impl Zeroable for Line {}
+// SAFETY: as above.
+unsafe impl Pod for Line {}
+
+/// A growing, 64-byte aligned buffer of f32. Its contents are whatever the last user left.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// The buffer, at least `len` elements long.
+    pub(crate) fn at_least(&mut self, len: usize) -> &mut [f32] {
+        let lines = len.div_ceil(16);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0.0; 16]));
+        }
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+
+    /// All of the buffer.
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Line>()
+    }
+}
+
+/// What one thread needs while it runs a task.
+#[derive(Default)]
+pub(crate) struct ThreadScratch {
+    /// A packed block of b; in attention the scores of a block of rows.
+    pub(crate) packed: Buffer,
+    /// The sums of a task; in attention the running outputs of a block of rows.
+    pub(crate) sums: Buffer,
+}
+
+/// One [`ThreadScratch`] for each thread of the team.
+pub(crate) struct PerThread(Vec<Mutex<ThreadScratch>>);
+
+impl PerThread {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The calling thread's own scratch; the lock is never contended.
+    pub(crate) fn own(&self) -> MutexGuard<'_, ThreadScratch> {
+        let i = rayon::current_thread_index().unwrap_or(0) % self.0.len();
+        // A poisoned scratch is as good as any: contents are never read before they are written.
+        self.0[i].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The memory of all kernels.
+pub(crate) struct Scratch {
+    /// Packed rows of a.
+    pub(crate) rows: Buffer,
+    /// Per (row, vocabulary tile) partial results of the cross-entropy.
+    pub(crate) partials: Vec<crate::cross_entropy::Partial>,
+    /// First task of each span, in attention.
+    pub(crate) span_tasks: Vec<usize>,
+    pub(crate) threads: PerThread,
+}
+
+impl Scratch {
+    pub(crate) fn new(threads: usize) -> Scratch {
+        Scratch {
+            rows: Buffer::default(),
+            partials: Vec::new(),
+            span_tasks: Vec::new(),
+            threads: PerThread((0..threads).map(|_| Mutex::default()).collect()),
+        }
+    }
+
+    /// Anonymous memory held, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let own: usize = (self.threads.0.iter())
+            .map(|t| t.lock().unwrap_or_else(PoisonError::into_inner))
+            .map(|t| t.packed.bytes() + t.sums.bytes())
+            .sum();
+        own + self.rows.bytes() + self.partials.capacity() * size_of::<crate::cross_entropy::Partial>()
+    }
+}

@@ -1,0 +1,138 @@
+//! The steps of a plan as JSON: the form that run keys hash and stores keep. Writing is canonical (one text for each
+//! plan: fields in order, defaults left out); reading refuses what [`Plan::new`] refuses, and unknown fields.
+
+use serde::de::Error as _;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Execution, Part, Plan, Step};
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.steps().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plan, D::Error> {
+        Plan::new(Vec::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Step::Block(Execution { layer, part, zero_heads }) => {
+                let partial = *part != Part::Block;
+                let fields = 1 + usize::from(partial) + usize::from(!zero_heads.is_empty());
+                let mut step = serializer.serialize_struct("Step", fields)?;
+                step.serialize_field("layer", layer)?;
+                if partial {
+                    step.serialize_field("part", part)?;
+                }
+                if !zero_heads.is_empty() {
+                    step.serialize_field("zero_heads", zero_heads)?;
+                }
+                step.end()
+            }
+            Step::Group(branches) => {
+                let mut step = serializer.serialize_struct("Step", 1)?;
+                step.serialize_field("branches", branches)?;
+                step.end()
+            }
+        }
+    }
+}
+
+/// The fields of either kind of step. (An untagged enum would report a misspelt field as "no variant matches".)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename = "Step")]
+struct Fields {
+    layer: Option<usize>,
+    part: Option<Part>,
+    zero_heads: Option<Vec<usize>>,
+    branches: Option<Vec<Vec<Step>>>,
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Step, D::Error> {
+        match Fields::deserialize(deserializer)? {
+            Fields { layer: Some(layer), part, zero_heads, branches: None } => Ok(Step::Block(Execution {
+                layer,
+                part: part.unwrap_or(Part::Block),
+                zero_heads: zero_heads.unwrap_or_default(),
+            })),
+            Fields { layer: None, part: None, zero_heads: None, branches: Some(branches) } => Ok(Step::Group(branches)),
+            Fields { layer: None, branches: None, .. } => Err(D::Error::missing_field("layer")),
+            _ => Err(D::Error::custom("a step has either `layer` (with `part`, `zero_heads`) or `branches`, not both")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::plan;
+    use super::*;
+
+    #[test]
+    fn canonical_text() {
+        for (text, json) in [
+            ("none", "[]"),
+            ("4", r#"[{"layer":4}]"#),
+            ("4a,4m", r#"[{"layer":4,"part":"attention"},{"layer":4,"part":"mlp"}]"#),
+            ("7[zero h5 h3]", r#"[{"layer":7,"zero_heads":[3,5]}]"#),
+            ("7a[zero h0]", r#"[{"layer":7,"part":"attention","zero_heads":[0]}]"#),
+            ("(4,5|none)", r#"[{"branches":[[{"layer":4},{"layer":5}],[]]}]"#),
+        ] {
+            let plan = plan(text);
+            assert_eq!(serde_json::to_string(&plan).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Plan>(json).unwrap(), plan);
+        }
+        // Fields that say the default, in any order.
+        let spelt_out = r#"[{"zero_heads":[],"part":"block","layer":4}]"#;
+        assert_eq!(serde_json::from_str::<Plan>(spelt_out).unwrap(), plan("4"));
+    }
+
+    #[test]
+    fn refused() {
+        let deep = format!("{}{}", r#"[{"branches":[[],"#.repeat(40), "]}]".repeat(40));
+        let deeper = r#"[{"branches":["#.repeat(100_000);
+        let long = format!("[{}]", vec![r#"{"layer":0}"#; 65_537].join(","));
+        for (json, wanted) in [
+            ("{}", "expected a sequence"),
+            ("[{}]", "missing field `layer`"),
+            (r#"[{"part":"mlp"}]"#, "missing field `layer`"),
+            (r#"[{"layer":-1}]"#, "invalid value: integer `-1`"),
+            (r#"[{"layer":4.0}]"#, "floating point"),
+            (r#"[{"layer":18446744073709551616}]"#, "invalid"),
+            (r#"[{"layer":4,"heads":[3]}]"#, "unknown field `heads`"),
+            (r#"[{"layer":4,"layer":5}]"#, "duplicate field `layer`"),
+            (r#"[{"layer":4,"part":"mpl"}]"#, "unknown variant `mpl`"),
+            (r#"[{"layer":4,"branches":[[],[]]}]"#, "not both"),
+            (r#"[{"branches":[[],[]],"zero_heads":[1]}]"#, "not both"),
+            (r#"[{"branches":[[{"layer":1}]]}]"#, "steps.0: a group of 1 branches: a group has two or more"),
+            (r#"[{"layer":1},{"branches":[]}]"#, "steps.1: a group of 0 branches"),
+            (r#"[{"layer":1,"zero_heads":[3,3]}]"#, "steps.0: zero_heads [3, 3] are not ascending"),
+            (r#"[{"branches":[[],[{"layer":1,"zero_heads":[5,3]}]]}]"#, "steps.0.1: zero_heads [5, 3]"),
+            (r#"[{"layer":6,"part":"mlp","zero_heads":[3]}]"#, "steps.0: heads can't be zeroed in 6m"),
+            (&deep, "groups nested more than 32 deep"),
+            (&deeper, "recursion limit"),
+            (&long, "65537 block executions: a plan holds at most 65536"),
+        ] {
+            let error = serde_json::from_str::<Plan>(json).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{}: {error}", &json[..json.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn the_deepest_plan_can_be_read_back() {
+        let text = format!("{}5{}", "(".repeat(32), "|4)".repeat(32));
+        let plan = plan(&text);
+        assert_eq!(plan.to_string(), text);
+        // Inside the objects of a store row or a protocol message, too.
+        let json = format!("{}{}{}", "[".repeat(20), serde_json::to_string(&plan).unwrap(), "]".repeat(20));
+        let row: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let inner = (0..20).fold(&row, |row, _| &row[0]);
+        assert_eq!(serde_json::from_value::<Plan>(inner.clone()).unwrap(), plan);
+    }
+}

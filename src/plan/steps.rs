@@ -1,0 +1,188 @@
+//! A plan as explicit steps: what the forward pass walks over. No text and no tensors here.
+
+use super::error::{PlanProblem, StepError};
+use super::{Address, Cost, PlanShape};
+
+/// Block executions that a plan holds at most (an empty branch counts as one): a bound on memory, far above any
+/// real plan. Larger ones are refused before they are expanded.
+pub const MAX_EXECUTIONS: usize = 65_536;
+
+/// How deep groups nest at most. A bound on the stack of everything that walks a plan, and low enough that a plan of
+/// that depth stays within the 128 levels at which `serde_json` stops reading (a group takes three).
+pub const MAX_DEPTH: usize = 32;
+
+/// Steps in execution order. Explicit and canonical: repetitions are unrolled, a group has two branches or more,
+/// zeroed heads are ascending. Equal plans are equal values, with equal hashes, text and JSON.
+///
+/// `Display` prints the canonical notation; serde writes and reads the steps (see [`Step`]).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Plan {
+    steps: Vec<Step>,
+}
+
+/// One step of a plan.
+///
+/// As JSON: `{"layer":4}`, `{"layer":4,"part":"attention"}`, `{"layer":7,"zero_heads":[3,5]}`,
+/// `{"branches":[[{"layer":4}],[{"layer":5}]]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// A block, or half of one, runs.
+    Block(Execution),
+    /// Branches that start from the same state and whose updates are averaged: `h ← h + mean_b(branch_b(h) − h)`.
+    /// An empty branch is the identity. There are two branches or more.
+    Group(Vec<Vec<Step>>),
+}
+
+/// One execution of a block or of half of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Execution {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// The whole block, or which half.
+    pub part: Part,
+    /// Heads whose output (at `hook_z`, before `c_proj`) is zero: ascending, each once, none for an MLP half.
+    pub zero_heads: Vec<usize>,
+}
+
+/// What of a block runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Both halves, attention first.
+    Block,
+    /// `h ← h + attn(ln_1(h))`
+    Attention,
+    /// `h ← h + mlp(ln_2(h))`
+    Mlp,
+}
+
+impl Execution {
+    /// The whole block of a layer, nothing zeroed.
+    pub fn block(layer: usize) -> Execution {
+        Execution { layer, part: Part::Block, zero_heads: Vec::new() }
+    }
+}
+
+impl Plan {
+    /// The model as it was trained: layers `0..n_layer`, once each.
+    pub fn intact(n_layer: usize) -> Plan {
+        Plan { steps: (0..n_layer).map(Execution::block).map(Step::Block).collect() }
+    }
+
+    /// The plan without steps: the embedding goes straight to the final LayerNorm.
+    pub fn none() -> Plan {
+        Plan { steps: Vec::new() }
+    }
+
+    /// A plan of these steps.
+    ///
+    /// # Errors
+    /// Where they are not canonical (fewer than two branches; zeroed heads not ascending or on an MLP half), more
+    /// than [`MAX_EXECUTIONS`] or nested deeper than [`MAX_DEPTH`]. Layers and heads are checked by
+    /// [`Plan::validate`].
+    pub fn new(steps: Vec<Step>) -> Result<Plan, StepError> {
+        let mut path = Vec::new();
+        let executions = check_sequence(&steps, &mut path, 0)?;
+        if executions > MAX_EXECUTIONS {
+            let problem = PlanProblem::TooLarge { executions: executions as u128 };
+            return Err(StepError { address: Address::new(Vec::new()), problem });
+        }
+        Ok(Plan { steps })
+    }
+
+    /// Whole blocks in this order.
+    ///
+    /// # Errors
+    /// More than [`MAX_EXECUTIONS`] layers.
+    pub fn from_layers(layers: impl IntoIterator<Item = usize>) -> Result<Plan, StepError> {
+        Plan::new(layers.into_iter().map(Execution::block).map(Step::Block).collect())
+    }
+
+    /// The steps, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Whether there is no step.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What one pass over the plan costs.
+    pub fn cost(&self) -> Cost {
+        self.executions().map(|placed| Cost::of(placed.execution.part)).sum()
+    }
+
+    /// Checks the layers and heads that the plan names against a model.
+    ///
+    /// A plan from [`PlanExpr::resolve`](super::PlanExpr::resolve) fits the shape it was resolved for; one from JSON
+    /// or for another model may not.
+    ///
+    /// # Errors
+    /// The first execution whose layer or head the model does not have, with its address.
+    pub fn validate(&self, shape: &PlanShape) -> Result<(), StepError> {
+        for placed in self.executions() {
+            if let Err(problem) = placed.execution.fits(shape) {
+                return Err(StepError { address: placed.address, problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// For the room's own use: steps that are canonical and within bounds by construction.
+    pub(super) fn from_canonical(steps: Vec<Step>) -> Plan {
+        Plan { steps }
+    }
+}
+
+impl Execution {
+    fn fits(&self, shape: &PlanShape) -> Result<(), PlanProblem> {
+        shape.check_layer(self.layer as u64)?;
+        // Ascending: the last head is the largest.
+        self.zero_heads.last().map_or(Ok(()), |&head| shape.check_head(head as u64).map(drop))
+    }
+
+    fn check(&self) -> Result<(), PlanProblem> {
+        if self.part == Part::Mlp && !self.zero_heads.is_empty() {
+            return Err(PlanProblem::HeadsOfMlp { layer: self.layer });
+        }
+        if !self.zero_heads.is_sorted_by(|a, b| a < b) {
+            return Err(PlanProblem::HeadOrder { heads: self.zero_heads.clone() });
+        }
+        Ok(())
+    }
+}
+
+/// The number of executions in canonical steps. `path`: the address of the sequence.
+fn check_sequence(steps: &[Step], path: &mut Vec<usize>, depth: usize) -> Result<usize, StepError> {
+    let mut executions = 0;
+    for (index, step) in steps.iter().enumerate() {
+        // As in `Address`: a branch of one step leaves that step's index out.
+        let numbered = depth == 0 || steps.len() > 1;
+        if numbered {
+            path.push(index);
+        }
+        let fault = |problem| StepError { address: Address::new(path.clone()), problem };
+        match step {
+            Step::Block(execution) => {
+                execution.check().map_err(fault)?;
+                executions += 1;
+            }
+            Step::Group(_) if depth == MAX_DEPTH => return Err(fault(PlanProblem::TooDeep)),
+            Step::Group(branches) if branches.len() < 2 => {
+                return Err(fault(PlanProblem::FewBranches { branches: branches.len() }));
+            }
+            Step::Group(branches) => {
+                for (branch, steps) in branches.iter().enumerate() {
+                    path.push(branch);
+                    executions += check_sequence(steps, path, depth + 1)?.max(1);
+                    path.pop();
+                }
+            }
+        }
+        if numbered {
+            path.pop();
+        }
+    }
+    Ok(executions)
+}
