@@ -1,0 +1,51 @@
+//! Why a model could not be opened.
+
+use std::path::PathBuf;
+
+use super::config::ConfigError;
+use super::tokenizer::TokenizerError;
+use crate::weights::{WeightsError, printable, printable_path};
+
+/// Why a model could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// `config.json` is not one of a GPT-2 that is supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights, or another of the model's files, cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// `tokenizer.json` is not one that is supported.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The model has no tokenizer: it works with token ids only.
+    #[error("{} has no tokenizer.json: this model takes token ids only", printable_path(directory))]
+    NoTokenizer {
+        /// The model's directory.
+        directory: PathBuf,
+    },
+    /// Configuration and weights disagree on the number of layers.
+    #[error(
+        "config.json: n_layer {n_layer}, {} holds {in_file} layers: {} {}", printable(file), printable(tensor),
+        if in_file > n_layer { "would not be used" } else { "is missing" }
+    )]
+    LayerCount {
+        /// The layers the configuration asks for.
+        n_layer: usize,
+        /// The layers in the weights.
+        in_file: usize,
+        /// The first tensor that is too many, or missing.
+        tensor: String,
+        /// The weights.
+        file: String,
+    },
+    /// The same parameter is there with and without the prefix `transformer.`.
+    #[error(
+        "{}: both wte.weight and transformer.wte.weight are there: which of the two models is meant?",
+        printable(file)
+    )]
+    TwoModels {
+        /// The weights.
+        file: String,
+    },
+}

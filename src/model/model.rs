@@ -1,0 +1,141 @@
+//! A model: configuration, parameters and tokenizer, opened together.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::config::Config;
+use super::error::ModelError;
+use super::parameters::Parameters;
+use super::tokenizer::Tokenizer;
+use crate::weights::{Checkpoint, ReadMode, read_limited};
+
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+/// A GPT-2. Cheap to clone: clones share the weights, which stay in their file. `Send + Sync`.
+#[derive(Clone, Debug)]
+pub struct Model(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    config: Config,
+    parameters: Parameters,
+    checkpoint: Checkpoint,
+    warnings: Vec<String>,
+    tokenizer_file: TokenizerFile,
+    tokenizer: OnceLock<Tokenizer>,
+}
+
+/// Where the tokenizer comes from, once it is needed.
+#[derive(Debug)]
+enum TokenizerFile {
+    #[cfg(feature = "mini")]
+    Embedded(&'static [u8]),
+    InDirectory(PathBuf),
+}
+
+/// How a model's directory is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Whether the weights are mapped or read.
+    pub read: ReadMode,
+    /// What the model is called in results; the directory's own name unless given.
+    pub name: Option<String>,
+}
+
+impl Model {
+    /// The model embedded in the binary, `mini`: a scale model of GPT-2 small, trained on sixteen small skills.
+    ///
+    /// # Errors
+    /// None in practice: the tests open it.
+    #[cfg(feature = "mini")]
+    pub fn mini() -> Result<Model, ModelError> {
+        use super::mini;
+        let config = Config::from_json(mini::CONFIG, "mini/config.json")?;
+        let checkpoint = Checkpoint::from_static("mini/model.safetensors", mini::WEIGHTS)?;
+        Model::assemble("mini".to_owned(), config, checkpoint, TokenizerFile::Embedded(mini::TOKENIZER))
+    }
+
+    /// Opens the model in a directory of Hugging Face's layout: `config.json`, `model.safetensors` or its shards and,
+    /// where there is one, `tokenizer.json`, which is read on first use.
+    ///
+    /// # Errors
+    /// Any of the files is missing (the tokenizer may be), malformed, or disagrees with another.
+    pub fn open_dir(directory: &Path, options: &OpenOptions) -> Result<Model, ModelError> {
+        let config_file = directory.join("config.json");
+        let config = Config::from_json(&read_limited(&config_file, MAX_CONFIG_BYTES)?, &config_file.to_string_lossy())?;
+        let checkpoint = Checkpoint::open(directory, options.read)?;
+        let name = options.name.clone().unwrap_or_else(|| {
+            let own = directory.file_name().unwrap_or(directory.as_os_str());
+            own.to_string_lossy().into_owned()
+        });
+        Model::assemble(name, config, checkpoint, TokenizerFile::InDirectory(directory.to_owned()))
+    }
+
+    fn assemble(
+        name: String,
+        config: Config,
+        checkpoint: Checkpoint,
+        tokenizer_file: TokenizerFile,
+    ) -> Result<Model, ModelError> {
+        let (parameters, warnings) = Parameters::load(&checkpoint, &config)?;
+        let tokenizer = OnceLock::new();
+        Ok(Model(Arc::new(Inner { name, config, parameters, checkpoint, warnings, tokenizer_file, tokenizer })))
+    }
+
+    /// The hyperparameters.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.0.parameters
+    }
+
+    /// The files the parameters lie in.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.0.checkpoint
+    }
+
+    /// What the model is called in results.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What was accepted on opening but deserves to be known, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
+    /// The tokenizer, read on first use: work on token ids never needs one.
+    ///
+    /// # Errors
+    /// The model has none, or one that is not supported.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, ModelError> {
+        if let Some(tokenizer) = self.0.tokenizer.get() {
+            return Ok(tokenizer);
+        }
+        let tokenizer = self.0.read_tokenizer()?;
+        Ok(self.0.tokenizer.get_or_init(|| tokenizer))
+    }
+}
+
+impl Inner {
+    fn read_tokenizer(&self) -> Result<Tokenizer, ModelError> {
+        let vocab_size = self.config.vocab_size;
+        match &self.tokenizer_file {
+            #[cfg(feature = "mini")]
+            TokenizerFile::Embedded(bytes) => Ok(Tokenizer::from_bytes(bytes, vocab_size, "mini/tokenizer.json")?),
+            TokenizerFile::InDirectory(directory) => {
+                let file = directory.join("tokenizer.json");
+                if !file.exists() {
+                    return Err(ModelError::NoTokenizer { directory: directory.clone() });
+                }
+                let bytes = read_limited(&file, MAX_TOKENIZER_BYTES)?;
+                Ok(Tokenizer::from_bytes(&bytes, vocab_size, &file.to_string_lossy())?)
+            }
+        }
+    }
+}
