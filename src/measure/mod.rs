@@ -1,1 +1,16 @@
-//! measure
+//! What a (corrupted) model makes of given tokens: negative log-likelihoods and what is derived from them.
+//!
+//! Losses are f64, in nats, one for each *predicted* position: `nll[i] = −ln p(ids[i + 1] | ids[..= i])`. Means are over
+//! tokens. NaN and infinity are results, and stay. Nothing here knows where texts come from or results go.
+
+mod answer;
+mod error;
+mod loss;
+mod seed_compat;
+mod windows;
+
+pub use answer::{Answered, answer_losses};
+pub use error::MeasureError;
+pub use loss::{LossSummary, token_losses};
+pub use seed_compat::seed_compat_loss;
+pub use windows::{Windows, windowed_losses};

@@ -1,0 +1,38 @@
+//! What a measurement refuses.
+
+use crate::forward::ForwardError;
+use crate::model::TokenizerError;
+use thiserror::Error;
+
+/// Why a measurement was refused.
+#[derive(Debug, Error)]
+pub enum MeasureError {
+    /// The forward pass refused.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The text cannot be encoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// An answer without tokens has no loss.
+    #[error("the answer {answer:?} has no tokens: nothing can be scored")]
+    EmptyAnswer {
+        /// The answer.
+        answer: String,
+    },
+    /// Nothing stands before the answer's first token, which so can't be predicted.
+    #[error("nothing precedes the answer {answer:?}: a prompt or the BOS token is needed")]
+    NothingBefore {
+        /// The answer.
+        answer: String,
+    },
+    /// The windows do not fit the model.
+    #[error("windows of {length} tokens with stride {stride}: 2 ≤ length ≤ {n_positions} and 1 ≤ stride < length are needed")]
+    Windows {
+        /// Tokens of a window.
+        length: usize,
+        /// Tokens from one window to the next.
+        stride: usize,
+        /// The model's context.
+        n_positions: usize,
+    },
+}
