@@ -114,7 +114,7 @@ impl Kernels<'_, '_> {
         check_matrix(&b);
         assert!(a.len().is_multiple_of(b.k), "gemm: a has {} elements, k is {}", a.len(), b.k);
         let rows = a.len() / b.k;
-        assert_eq!(out.len(), rows * b.n, "gemm: out");
+        assert_eq!(Some(out.len()), rows.checked_mul(b.n), "gemm: out");
         assert!(epilogue.bias().is_none_or(|bias| bias.len() == b.n), "gemm: bias");
         if rows == 0 || b.n == 0 {
             return;
@@ -134,7 +134,8 @@ impl Kernels<'_, '_> {
     /// input of `c_proj`; rows that no span covers are left as they are.
     ///
     /// # Panics
-    /// If lengths don't fit together, a span leaves the batch or the store, or two spans share slots or rows.
+    /// If lengths don't fit together, a span leaves the batch or the store, or spans don't follow each other in both
+    /// rows and slots.
     pub fn attention(
         &mut self,
         shape: HeadShape,
@@ -144,19 +145,23 @@ impl Kernels<'_, '_> {
         store: &mut KvStore,
         z: &mut [f32],
     ) {
-        let width = shape.width();
-        assert!(width > 0 && qkv.len() == 3 * z.len() && z.len().is_multiple_of(width), "attention: qkv and z");
+        // The kernels trust these numbers: a sum or product that wraps must not pass.
+        let width = shape.heads.checked_mul(shape.head_dim).filter(|&width| width > 0);
+        let width = width.unwrap_or_else(|| panic!("attention: {shape:?}"));
+        assert!(qkv.len() == 3 * z.len() && z.len().is_multiple_of(width), "attention: qkv and z");
+        let (rows, slots) = (z.len() / width, store.slots(shape));
         let (mut row, mut slot) = (0, 0);
         for span in spans {
             assert!(
                 span.slot.is_multiple_of(TILE) && span.slot >= slot && span.first_row >= row,
-                "attention: {span:?}"
+                "attention: {span:?}: not a whole tile, or behind the span before"
             );
-            row = span.first_row + span.rows;
-            slot = (span.slot + span.past + span.rows).next_multiple_of(TILE);
+            let end = span.slot.checked_add(span.past).and_then(|end| end.checked_add(span.rows));
+            let end = end.and_then(|end| end.checked_next_multiple_of(TILE)).filter(|&end| end <= slots);
+            slot = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the store's {slots} slots"));
+            let end = span.first_row.checked_add(span.rows).filter(|&end| end <= rows);
+            row = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the batch's {rows} rows"));
         }
-        assert!(row * width <= z.len(), "attention: a span ends behind the batch");
-        assert!(slot <= store.slots(shape), "attention: a span ends behind the store");
         attention::attention(self.isa, self.leader, self.scratch, shape, scale, qkv, spans, store, z);
     }
 
@@ -167,7 +172,7 @@ impl Kernels<'_, '_> {
     /// If the lengths don't fit together or a target is not below n.
     pub fn cross_entropy(&mut self, x: &[f32], unembedding: WeightMatrix<'_>, targets: &[u32], out: &mut [RowScore]) {
         check_matrix(&unembedding);
-        assert_eq!(x.len(), targets.len() * unembedding.k, "cross_entropy: rows");
+        assert_eq!(Some(x.len()), targets.len().checked_mul(unembedding.k), "cross_entropy: rows");
         assert_eq!(targets.len(), out.len(), "cross_entropy: out");
         assert!(targets.iter().all(|&t| (t as usize) < unembedding.n), "cross_entropy: a target behind the vocabulary");
         if !targets.is_empty() {
@@ -177,5 +182,6 @@ impl Kernels<'_, '_> {
 }
 
 fn check_matrix(b: &WeightMatrix<'_>) {
-    assert!(b.k > 0 && b.data.len() == b.k * b.n, "weights: {} elements, k {} × n {}", b.data.len(), b.k, b.n);
+    let len = b.k.checked_mul(b.n);
+    assert!(b.k > 0 && len == Some(b.data.len()), "weights: {} elements, k {} × n {}", b.data.len(), b.k, b.n);
 }

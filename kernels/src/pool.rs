@@ -24,6 +24,8 @@ struct Shared {
     inside: AtomicUsize,
     /// The next task of the open loop.
     next: AtomicUsize,
+    /// Index of the leader's thread in the pool.
+    leader: AtomicUsize,
     /// The leader has left: workers go home.
     finished: AtomicBool,
     /// A task of the open loop panicked on a worker.
@@ -61,6 +63,7 @@ impl Pool {
             epoch: AtomicUsize::new(0),
             inside: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
+            leader: AtomicUsize::new(0),
             finished: AtomicBool::new(true),
             panicked: AtomicBool::new(false),
             job,
@@ -80,6 +83,7 @@ impl Pool {
         shared.panicked.store(false, Ordering::SeqCst);
         let workers = self.pool.current_num_threads() - 1;
         pool.install(|| {
+            shared.leader.store(rayon::current_thread_index().unwrap_or(0), Ordering::SeqCst);
             seat(workers, shared, || {
                 // Workers go home even if `work` panics.
                 let _home = GoHome(shared);
@@ -109,6 +113,10 @@ fn seat<R: Send, F: FnOnce() -> R + Send>(workers: usize, shared: &Shared, lead:
 impl Shared {
     /// A worker's life: takes tasks of open loops until the leader leaves.
     fn work(&self) {
+        // Work that waits for rayon (another pool, say) makes the leader look for jobs: it must not sit down itself.
+        if rayon::current_thread_index() == Some(self.leader.load(Ordering::SeqCst)) {
+            return;
+        }
         let mut seen = 0;
         let mut spins = 0;
         while !self.finished.load(Ordering::SeqCst) {
@@ -185,9 +193,131 @@ impl Leader<'_> {
         while shared.inside.load(Ordering::SeqCst) != 0 {
             wait(&mut spins);
         }
+        let panicked = shared.panicked.swap(false, Ordering::SeqCst);
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        assert!(!shared.panicked.swap(false, Ordering::SeqCst), "a kernel task panicked on a worker thread");
+        assert!(!panicked, "a kernel task panicked on a worker thread");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    const LOOPS: usize = if cfg!(miri) { 5 } else { 1_000 };
+    const MOST_THREADS: usize = if cfg!(miri) { 3 } else { 8 };
+
+    /// One loop: every task runs exactly once.
+    fn exactly_once(leader: &mut Leader<'_>, tasks: usize) {
+        let runs: Vec<AtomicU32> = (0..tasks).map(|_| AtomicU32::new(0)).collect();
+        leader.for_each(tasks, |i| {
+            runs[i].fetch_add(1, Ordering::Relaxed);
+            if i % 4 == 0 {
+                // Leaves a task to the others.
+                std::thread::yield_now();
+            }
+        });
+        assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "{tasks} tasks: {runs:?}");
+    }
+
+    fn many_loops(pool: &mut Pool) {
+        for round in 0..3 {
+            pool.enter(|leader| {
+                for i in 0..LOOPS {
+                    exactly_once(leader, (i * 7 + round) % 23);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn every_task_runs_exactly_once_however_many_threads() {
+        for threads in 1..=MOST_THREADS {
+            let mut pool = Pool::new(threads).unwrap();
+            assert_eq!(pool.threads(), threads);
+            many_loops(&mut pool);
+        }
+    }
+
+    #[test]
+    fn what_one_loop_writes_the_next_one_reads() {
+        let mut pool = Pool::new(3).unwrap();
+        let cells: Vec<AtomicU32> = (0..40).map(|_| AtomicU32::new(0)).collect();
+        pool.enter(|leader| {
+            for round in 0..LOOPS as u32 {
+                leader.for_each(cells.len(), |i| {
+                    // A neighbour's value of this round or the last: never an older one.
+                    let seen = cells[(i + 1) % cells.len()].load(Ordering::Relaxed);
+                    assert!(seen == round || seen == round + 1, "round {round}: {seen}");
+                    cells[i].store(round + 1, Ordering::Relaxed);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panicking_task_reaches_the_caller_and_the_team_goes_on() {
+        for threads in 1..=4 {
+            let mut pool = Pool::new(threads).unwrap();
+            for bad in [0, 5, 19] {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    pool.enter(|leader| leader.for_each(20, |i| assert!(i != bad, "task {i}")));
+                }));
+                assert!(outcome.is_err(), "{threads} threads: the panic of task {bad} was lost");
+                pool.enter(|leader| exactly_once(leader, 50));
+            }
+        }
+    }
+
+    #[test]
+    fn panics_of_several_threads_end_with_their_loop() {
+        let mut pool = Pool::new(3).unwrap();
+        pool.enter(|leader| {
+            for _ in 0..LOOPS.min(50) {
+                let outcome = catch_unwind(AssertUnwindSafe(|| leader.for_each(64, |_| panic!("every task"))));
+                assert!(outcome.is_err());
+                exactly_once(leader, 64);
+            }
+        });
+    }
+
+    #[test]
+    fn work_that_panics_leaves_no_worker_behind() {
+        for threads in 1..=4 {
+            let mut pool = Pool::new(threads).unwrap();
+            for _ in 0..3 {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                    pool.enter(|leader| {
+                        exactly_once(leader, 9);
+                        panic!("between two loops");
+                    })
+                }));
+                assert!(outcome.is_err());
+            }
+            pool.enter(|leader| exactly_once(leader, 9));
+        }
+    }
+
+    #[test]
+    fn pools_side_by_side_do_not_meet() {
+        std::thread::scope(|scope| {
+            for threads in [2, 3] {
+                scope.spawn(move || many_loops(&mut Pool::new(threads).unwrap()));
+            }
+        });
+    }
+
+    #[test]
+    fn work_may_wait_for_another_pool_or_for_rayon() {
+        let (mut outer, mut inner) = (Pool::new(3).unwrap(), Pool::new(2).unwrap());
+        for _ in 0..LOOPS.min(100) {
+            outer.enter(|leader| {
+                inner.enter(|leader| exactly_once(leader, 9));
+                rayon::join(|| std::thread::yield_now(), || ());
+                exactly_once(leader, 9);
+            });
+        }
     }
 }

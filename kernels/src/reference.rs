@@ -94,5 +94,5 @@ pub fn cross_entropy(logits: &[f64], target: usize) -> (f64, f64, f64, u32) {
 
 /// The greatest value, NaN if there is one.
 fn greatest(x: &[f64]) -> f64 {
-    x.iter().fold(f64::NEG_INFINITY, |m, &v| if m >= v { m } else { v })
+    x.iter().fold(f64::NEG_INFINITY, |m, &v| if m.is_nan() || m >= v { m } else { v })
 }

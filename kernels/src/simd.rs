@@ -97,7 +97,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         a[0]
     }
 
-    /// Greatest lane; NaN if any lane is NaN.
+    /// Greatest of lanes that are not NaN.
     #[inline(always)]
     fn max_lane(self, v: Self::V) -> f32 {
         let a = self.to_array(v);
@@ -142,7 +142,7 @@ pub(crate) trait SimdOp {
 /// Runs `op` on `isa`.
 ///
 /// # Panics
-/// If the processor lacks `isa`: [`crate::Kernels::new`] has checked.
+/// If the processor lacks `isa`: [`crate::Team::new`] has checked.
 pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]

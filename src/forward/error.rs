@@ -16,7 +16,7 @@ pub enum ForwardError {
     Plan(#[from] StepError),
     /// The model's tokenizer, which turns ids into text, is missing or broken.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(Box<ModelError>),
     /// A sequence without tokens predicts nothing.
     #[error("sequence {sequence} is empty: at least one token is needed")]
     Empty {
@@ -81,4 +81,10 @@ pub enum ForwardError {
         /// The position whose next token was to be chosen.
         position: usize,
     },
+}
+
+impl From<ModelError> for ForwardError {
+    fn from(error: ModelError) -> Self {
+        ForwardError::Model(Box::new(error))
+    }
 }

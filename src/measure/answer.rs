@@ -55,8 +55,7 @@ impl Answered {
 /// # Errors
 /// Where prompt and answer do not fit the context, or the plan does not fit the model.
 pub fn answer_losses(session: &mut Session, plan: &Plan, answered: &Answered) -> Result<Vec<f64>, MeasureError> {
-    let targets: Vec<_> =
-        answered.answer.clone().map(|i| Target { row: i - 1, id: answered.ids[i] }).collect();
+    let targets: Vec<_> = answered.answer.clone().map(|i| Target { row: i - 1, id: answered.ids[i] }).collect();
     let scores = session.score(plan, &Batch::new([&answered.ids[..]]), &targets)?;
     Ok(scores.iter().map(|score| score.nll()).collect())
 }

@@ -26,7 +26,9 @@ pub enum MeasureError {
         answer: String,
     },
     /// The windows do not fit the model.
-    #[error("windows of {length} tokens with stride {stride}: 2 ≤ length ≤ {n_positions} and 1 ≤ stride < length are needed")]
+    #[error(
+        "windows of {length} tokens with stride {stride}: 2 ≤ length ≤ {n_positions} and 1 ≤ stride < length are needed"
+    )]
     Windows {
         /// Tokens of a window.
         length: usize,

@@ -64,10 +64,9 @@ impl LossSummary {
 
 impl<'a> FromIterator<&'a f64> for LossSummary {
     fn from_iter<I: IntoIterator<Item = &'a f64>>(losses: I) -> Self {
-        losses.into_iter().fold(LossSummary::default(), |all, loss| LossSummary {
-            tokens: all.tokens + 1,
-            sum: all.sum + loss,
-        })
+        losses
+            .into_iter()
+            .fold(LossSummary::default(), |all, loss| LossSummary { tokens: all.tokens + 1, sum: all.sum + loss })
     }
 }
 

@@ -55,8 +55,7 @@ pub fn windowed_losses(
         window.extend_from_slice(&ids[end - (length - window.len())..end]);
         let batch = Batch::new([&window[..]]);
         let new = end - scored;
-        let targets: Vec<_> =
-            (length - new..length).map(|i| Target { row: i - 1, id: window[i] }).collect();
+        let targets: Vec<_> = (length - new..length).map(|i| Target { row: i - 1, id: window[i] }).collect();
         losses.extend(session.score(plan, &batch, &targets)?.iter().map(|score| score.nll()));
         scored = end;
     }

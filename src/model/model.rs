@@ -1,5 +1,6 @@
 //! A model: configuration, parameters and tokenizer, opened together.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +14,9 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// A GPT-2. Cheap to clone: clones share the weights, which stay in their file. `Send + Sync`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Model(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     name: String,
     config: Config,
@@ -28,7 +28,6 @@ struct Inner {
 }
 
 /// Where the tokenizer comes from, once it is needed.
-#[derive(Debug)]
 enum TokenizerFile {
     #[cfg(feature = "mini")]
     Embedded(&'static [u8]),
@@ -119,6 +118,13 @@ impl Model {
         }
         let tokenizer = self.0.read_tokenizer()?;
         Ok(self.0.tokenizer.get_or_init(|| tokenizer))
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &self.0;
+        f.debug_struct("Model").field("name", &inner.name).field("config", &inner.config).finish_non_exhaustive()
     }
 }
 

@@ -16,6 +16,9 @@ use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 use tokenizers::utils::SysRegex;
 use tokenizers::{Offsets, PreTokenizedString, PreTokenizer};
 
+use super::tokenizer::TokenizerProblem;
+use super::tokenizer_file::TokenizerFile;
+
 /// The pattern without its look-ahead.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
@@ -24,6 +27,8 @@ const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}
 pub(super) struct Gpt2Split {
     words: Option<Words>,
     add_prefix_space: bool,
+    /// Which bytes have a token of their own: all, in an honest vocabulary. The library drops the others.
+    covered: [bool; 256],
 }
 
 #[derive(Debug)]
@@ -31,9 +36,16 @@ struct Words(SysRegex);
 
 impl Gpt2Split {
     /// With `use_regex` false, the text is one word.
-    pub(super) fn new(add_prefix_space: bool, use_regex: bool) -> tokenizers::Result<Gpt2Split> {
-        let words = if use_regex { Some(Words(SysRegex::new(WORDS)?)) } else { None };
-        Ok(Gpt2Split { words, add_prefix_space })
+    pub(super) fn new(file: &TokenizerFile) -> tokenizers::Result<Gpt2Split> {
+        let words = if file.use_regex { Some(Words(SysRegex::new(WORDS)?)) } else { None };
+        let mut covered = [false; 256];
+        for token in file.vocab.keys() {
+            let mut chars = token.chars();
+            if let (Some(byte), None) = (chars.next().and_then(byte_of), chars.next()) {
+                covered[byte as usize] = true;
+            }
+        }
+        Ok(Gpt2Split { words, add_prefix_space: file.add_prefix_space, covered })
     }
 }
 
@@ -42,6 +54,10 @@ impl PreTokenizer for Gpt2Split {
         text.split(|_, mut part| {
             if self.add_prefix_space && !part.get().starts_with(' ') {
                 part.prepend(" ");
+            }
+            if let Some(at) = part.get().bytes().position(|byte| !self.covered[byte as usize]) {
+                let byte = part.get().as_bytes()[at];
+                return Err(Box::new(TokenizerProblem::NoTokenForByte { byte }));
             }
             match &self.words {
                 Some(words) => part.split(words, SplitDelimiterBehavior::Isolated),

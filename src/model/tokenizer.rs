@@ -17,8 +17,6 @@ pub struct Tokenizer {
     /// The bytes of every token, one behind the other; those of token `i` are `starts[i]..starts[i + 1]`.
     bytes: Vec<u8>,
     starts: Vec<usize>,
-    /// Which bytes have a token of their own. All, in an honest vocabulary.
-    covered: [bool; 256],
     source: String,
 }
 
@@ -91,12 +89,10 @@ pub enum TokenizerProblem {
         problem: String,
     },
     /// The text holds a byte that the vocabulary has no token for.
-    #[error("byte {at} of the text is {byte:#04x}, which no token stands for")]
+    #[error("the text holds byte {byte:#04x}, which no token stands for")]
     NoTokenForByte {
         /// The byte.
         byte: u8,
-        /// Where in the text.
-        at: usize,
     },
     /// An id that no token has.
     #[error("no token has id {0}")]
@@ -130,14 +126,7 @@ impl Tokenizer {
             bytes.extend(token_bytes(token));
             starts.push(bytes.len());
         }
-        let mut covered = [false; 256];
-        for token in file.vocab.keys() {
-            let mut chars = token.chars();
-            if let (Some(byte), None) = (chars.next().and_then(byte_of), chars.next()) {
-                covered[byte as usize] = true;
-            }
-        }
-
+        let split = Gpt2Split::new(&file).map_err(library)?;
         // Added tokens are in the vocabulary too, so that the library takes their ids from there and makes none up.
         let model = BPE::builder()
             .vocab_and_merges(file.vocab.into_iter().collect::<Vocab>(), file.merges)
@@ -145,7 +134,7 @@ impl Tokenizer {
             .build()
             .map_err(library)?;
         let mut bpe = TokenizerImpl::new(model);
-        bpe.with_pre_tokenizer(Some(Gpt2Split::new(file.add_prefix_space, file.use_regex).map_err(library)?));
+        bpe.with_pre_tokenizer(Some(split));
         bpe.add_tokens(file.added_tokens.iter().map(|token| AddedToken {
             content: token.content.clone(),
             single_word: token.single_word,
@@ -155,7 +144,7 @@ impl Tokenizer {
             special: token.special,
         }))
         .map_err(library)?;
-        Ok(Tokenizer { bpe, bytes, starts, covered, source: source.to_owned() })
+        Ok(Tokenizer { bpe, bytes, starts, source: source.to_owned() })
     }
 
     /// The token ids of `text`. Time is linear in its length, up to a logarithm.
@@ -163,12 +152,12 @@ impl Tokenizer {
     /// # Errors
     /// A byte that the vocabulary has no token for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        if let Some(at) = text.bytes().position(|byte| !self.covered[byte as usize]) {
-            return Err(self.error(TokenizerProblem::NoTokenForByte { byte: text.as_bytes()[at], at }));
-        }
         match self.bpe.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(self.error(TokenizerProblem::Library(e.to_string()))),
+            Err(e) => Err(self.error(match e.downcast::<TokenizerProblem>() {
+                Ok(problem) => *problem,
+                Err(e) => TokenizerProblem::Library(e.to_string()),
+            })),
         }
     }
 

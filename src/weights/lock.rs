@@ -93,7 +93,7 @@ pub enum LockProblem {
         /// The value.
         found: String,
         /// What it looks like.
-        reason: String,
+        reason: &'static str,
     },
     /// The path isn't one inside the repository.
     #[error("model {model:?}: path {found:?} is not a plain relative path inside the repository")]
@@ -113,7 +113,7 @@ pub enum LockProblem {
         /// The value.
         found: String,
         /// What it looks like.
-        reason: String,
+        reason: &'static str,
     },
     /// One path twice.
     #[error("model {model:?}: file {path:?} is listed twice")]
@@ -412,9 +412,10 @@ fn check_revision(model: &str, revision: &str) -> Result<(), LockProblem> {
         return Ok(());
     }
     let reason = match revision.len() {
-        64 if is_hex(revision, 64) => "is a SHA-256, not a commit".to_string(),
-        length if revision.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("has {length} hex digits"),
-        _ => "is the name of a branch or tag, which moves".to_string(),
+        64 if is_sha256(revision) => "is a SHA-256, not a commit",
+        40 => "is not a commit",
+        1..40 if revision.bytes().all(|byte| byte.is_ascii_hexdigit()) => "is a shortened commit",
+        _ => "is the name of a branch or tag, which moves",
     };
     Err(LockProblem::Revision { model: model.into(), found: revision.into(), reason })
 }
@@ -434,8 +435,9 @@ fn check_sha256(model: &str, path: &str, sha256: &str) -> Result<(), LockProblem
         return Ok(());
     }
     let reason = match sha256.len() {
-        40 if is_commit(sha256) => "is a git id, not a hash of the content".to_string(),
-        length => format!("has {length} characters"),
+        40 if is_commit(sha256) => "is a git id, not a hash of the content",
+        64 => "is not written in lowercase hex digits",
+        _ => "has another length",
     };
     Err(LockProblem::Sha256 { model: model.into(), path: path.into(), found: sha256.into(), reason })
 }

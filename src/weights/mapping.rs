@@ -2,13 +2,13 @@
 //!
 //! The only `unsafe` of the library outside the kernels is the map here.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
 use memmap2::Mmap;
 
 /// Bytes that tensors point into. Mapped bytes begin at a page, copied ones at a multiple of 8.
-#[derive(Debug)]
 pub(super) enum Storage {
     Mapped(Mmap),
     Copied(AlignedBytes),
@@ -47,12 +47,23 @@ impl Storage {
     }
 }
 
+/// How the bytes are held and how many they are; not the bytes.
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Storage::Mapped(_) => "Mapped",
+            Storage::Copied(_) => "Copied",
+            Storage::Static(_) => "Static",
+        };
+        write!(f, "{kind}({} bytes)", self.as_slice().len())
+    }
+}
+
 fn changed_size() -> io::Error {
     io::Error::other("its size changed while it was being opened")
 }
 
 /// Bytes that begin at a multiple of 8, enough for every element type.
-#[derive(Debug)]
 pub(super) struct AlignedBytes {
     words: Box<[u64]>,
     len: usize,

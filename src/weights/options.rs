@@ -76,7 +76,7 @@ impl HubOptions {
     }
 
     /// Reads `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`,
-    /// `XDG_CACHE_HOME` and `HOME` through `lookup`, with the meaning they have for Hugging Face's own tools, and the
+    /// `XDG_CACHE_HOME` and `HOME` (or `USERPROFILE`) through `lookup`, with the meaning they have for Hugging Face's own tools, and the
     /// token's file. A variable set to nothing counts as not set.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl HubOptions {
             Some(Ok(value)) => Ok(Some(value)),
             Some(Err(_)) => Err(HubError::Variable { name, found: None, expected: "UTF-8 text" }),
         };
-        let home = set("HOME").map(PathBuf::from);
+        let home = set("HOME").or_else(|| set("USERPROFILE")).map(PathBuf::from);
         let path = |name: &str| set(name).map(|value| expand_home(PathBuf::from(value), home.as_deref()));
         let caches =
             path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache"))).ok_or(HubError::NoHome);

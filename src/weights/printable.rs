@@ -3,9 +3,9 @@
 use std::path::Path;
 
 /// The most characters of a foreign name that a message repeats.
-const SHOWN: usize = 120;
+const SHOWN: usize = 200;
 
-/// `text` with control characters, terminal escapes and invisible characters written as escapes, cut after 120
+/// `text` with control characters, terminal escapes and invisible characters written as escapes, cut after 200
 /// characters. Names in weights, configs and tokenizers come from strangers: every message passes them through here.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len().min(SHOWN));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{CheckError, CheckMode, ErrorKind, HubOptions, LockError, LockProblem, LockedModel, hub};
+use super::{CheckError, CheckMode, ErrorKind, HubOptions, LockProblem, LockedModel, hub};
 
 /// What is going on while a model is being found, fetched and verified. Sizes are bytes.
 #[derive(Debug)]
@@ -96,9 +96,6 @@ pub enum HubError {
     /// A repository or revision that can't be one, or an entry that can't stand in a lock.
     #[error(transparent)]
     Problem(#[from] LockProblem),
-    /// A lock file that can't be used.
-    #[error(transparent)]
-    Lock(#[from] LockError),
     /// A file that isn't what the lock says.
     #[error("model {model:?}: {source}{}", advice(source))]
     Check {
@@ -109,16 +106,14 @@ pub enum HubError {
     },
     /// Files are missing and may not be downloaded.
     #[error(
-        "model {model:?} ({repository} at {revision}): {missing} not in the cache (looked in {}), and {reason}",
+        "model {model:?} ({pinned}): {missing} not in the cache (looked in {}), and {reason}",
         looked_in.display()
     )]
     NotCached {
         /// The model's name.
         model: String,
-        /// The hub repository.
-        repository: String,
-        /// The commit.
-        revision: String,
+        /// Repository and commit.
+        pinned: String,
         /// The files that aren't there.
         missing: String,
         /// The folder where they would be.
@@ -212,7 +207,6 @@ impl HubError {
         match self {
             HubError::Variable { .. } | HubError::NoHome | HubError::Problem(_) => ErrorKind::Usage,
             HubError::TokenFile { .. } | HubError::Answer { .. } | HubError::Unsuitable { .. } => ErrorKind::BadFile,
-            HubError::Lock(error) => error.kind(),
             HubError::Check { source, .. } => source.kind(),
             HubError::NotCached { .. }
             | HubError::NoHub { .. }
@@ -262,8 +256,7 @@ pub fn resolve(
     if !located.missing.is_empty() {
         let not_cached = |reason| HubError::NotCached {
             model: model.name().into(),
-            repository: model.repository().into(),
-            revision: model.revision().into(),
+            pinned: format!("{} at {}", model.repository(), model.revision()),
             missing: located.missing.iter().map(|file| file.path.as_str()).collect::<Vec<_>>().join(", "),
             looked_in: located.directory.clone(),
             reason,

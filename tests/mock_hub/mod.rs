@@ -17,15 +17,15 @@ use std::time::Duration;
 use lesion::weights::{CheckMode, HubCache, HubError, HubOptions, LockedFile, LockedModel, Records, resolve};
 use sha2::{Digest, Sha256};
 
-pub const REPOSITORY: &str = "someone/tiny-gpt2";
-pub const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const REPOSITORY: &str = "someone/tiny-gpt2";
+pub(crate) const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 
-pub const CONFIG: &[u8] = br#"{"model_type": "gpt2", "n_layer": 1}"#;
-pub const TOKENIZER: &[u8] = br#"{"version": "1.0", "model": {"type": "BPE"}}"#;
+pub(crate) const CONFIG: &[u8] = br#"{"model_type": "gpt2", "n_layer": 1}"#;
+pub(crate) const TOKENIZER: &[u8] = br#"{"version": "1.0", "model": {"type": "BPE"}}"#;
 
 /// One misbehaviour, for one request of a file's bytes.
 #[derive(Clone, Copy, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Announce everything, send this many bytes, close.
     Truncate(usize),
     /// Announce and send only this many bytes, with a range that fits.
@@ -45,10 +45,10 @@ pub enum Fault {
 }
 
 #[derive(Clone, Debug)]
-pub struct Request {
-    pub path: String,
-    pub range: Option<String>,
-    pub authorization: Option<String>,
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) range: Option<String>,
+    pub(crate) authorization: Option<String>,
 }
 
 struct HubFile {
@@ -68,7 +68,7 @@ struct State {
     etag: Option<String>,
 }
 
-pub struct MockHub {
+pub(crate) struct MockHub {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     closing: Arc<AtomicBool>,
@@ -77,7 +77,7 @@ pub struct MockHub {
 
 impl MockHub {
     /// A hub with a small model: configuration, tokenizer and 300,000 bytes of weights, which aren't safetensors.
-    pub fn start() -> MockHub {
+    pub(crate) fn start() -> MockHub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { commit: REVISION.into(), ..State::default() }));
@@ -101,47 +101,47 @@ impl MockHub {
         hub
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn put(&self, path: &str, bytes: &[u8], lfs: bool) {
+    pub(crate) fn put(&self, path: &str, bytes: &[u8], lfs: bool) {
         self.state.lock().unwrap().files.insert(path.into(), HubFile { bytes: bytes.into(), lfs });
     }
 
-    pub fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         self.state.lock().unwrap().files.remove(path);
     }
 
-    pub fn fault(&self, path: &str, fault: Fault) {
+    pub(crate) fn fault(&self, path: &str, fault: Fault) {
         self.state.lock().unwrap().faults.entry(path.into()).or_default().push_back(fault);
     }
 
     /// Answers 401 without this token, 403 with another.
-    pub fn require_token(&self, token: &str) {
+    pub(crate) fn require_token(&self, token: &str) {
         self.state.lock().unwrap().token = Some(token.into());
     }
 
     /// Redirects large files to another server.
-    pub fn store_at(&self, store: &MockHub) {
+    pub(crate) fn store_at(&self, store: &MockHub) {
         self.state.lock().unwrap().store = Some(store.address);
     }
 
     /// Claims another commit in `X-Repo-Commit`.
-    pub fn claim_commit(&self, commit: &str) {
+    pub(crate) fn claim_commit(&self, commit: &str) {
         self.state.lock().unwrap().commit = commit.into();
     }
 
-    pub fn claim_etag(&self, etag: &str) {
+    pub(crate) fn claim_etag(&self, etag: &str) {
         self.state.lock().unwrap().etag = Some(etag.into());
     }
 
-    pub fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.state.lock().unwrap().requests.clone()
     }
 
     /// The ranges asked for at the store of large files.
-    pub fn store_ranges(&self) -> Vec<String> {
+    pub(crate) fn store_ranges(&self) -> Vec<String> {
         self.requests().into_iter().filter(|r| r.path.starts_with("/cdn/")).filter_map(|r| r.range).collect()
     }
 }
@@ -154,20 +154,20 @@ impl Drop for MockHub {
     }
 }
 
-pub fn weights() -> Vec<u8> {
+pub(crate) fn weights() -> Vec<u8> {
     (0..300_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-pub fn locked(path: &str, bytes: &[u8]) -> LockedFile {
+pub(crate) fn locked(path: &str, bytes: &[u8]) -> LockedFile {
     LockedFile { path: path.into(), size: bytes.len() as u64, sha256: sha256(bytes) }
 }
 
 /// The lock entry of the mock's model.
-pub fn model() -> LockedModel {
+pub(crate) fn model() -> LockedModel {
     let files = vec![
         locked("config.json", CONFIG),
         locked("tokenizer.json", TOKENIZER),
@@ -177,7 +177,7 @@ pub fn model() -> LockedModel {
 }
 
 /// A fresh cache and quick patience; the folder lives as long as the handle.
-pub fn options(hub: &MockHub) -> (tempfile::TempDir, HubOptions) {
+pub(crate) fn options(hub: &MockHub) -> (tempfile::TempDir, HubOptions) {
     let directory = tempfile::tempdir().unwrap();
     let cache = HubCache::new(directory.path().join("hub"));
     let mut options = HubOptions::new(cache, Records::at(directory.path().join("records")));
@@ -188,7 +188,7 @@ pub fn options(hub: &MockHub) -> (tempfile::TempDir, HubOptions) {
     (directory, options)
 }
 
-pub fn fetch(options: &HubOptions) -> Result<std::path::PathBuf, HubError> {
+pub(crate) fn fetch(options: &HubOptions) -> Result<std::path::PathBuf, HubError> {
     resolve(&model(), options, CheckMode::Remembered, &mut |_| {})
 }
 

@@ -112,7 +112,7 @@ pub fn lock_repository(
     check_repository(repository, repository)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
     if revision.is_empty() || !revision.bytes().all(plain) || revision.contains("..") {
-        let reason = "is not the name of a branch or tag, nor a commit".into();
+        let reason = "is not the name of a branch or tag, nor a commit";
         return Err(LockProblem::Revision { model: repository.into(), found: revision.into(), reason }.into());
     }
 

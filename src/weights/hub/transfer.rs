@@ -244,8 +244,8 @@ impl<'a> Source<'a> {
         observe: Observer<'_>,
         mut attempt: impl FnMut(Observer<'_>) -> Result<T, Failure>,
     ) -> Result<T, HubError> {
-        let mut pause = self.options.retry_pause;
-        for left in (0..=self.options.retries).rev() {
+        let (mut left, mut pause) = (self.options.retries, self.options.retry_pause);
+        loop {
             match attempt(observe) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Final(error)) => return Err(error),
@@ -255,9 +255,8 @@ impl<'a> Source<'a> {
                 Err(Failure::Passing { reason, .. }) => observe(Event::Retry { what, reason: &reason, pause }),
             }
             thread::sleep(pause);
-            pause *= 2;
+            (left, pause) = (left - 1, pause.saturating_mul(2));
         }
-        unreachable!("the last attempt returns")
     }
 
     /// Sorts the client's errors: a connection that broke is worth another attempt; one that stalled has waited long

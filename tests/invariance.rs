@@ -1,0 +1,202 @@
+//! What must not change a bit: how the intact plan is written, the number of threads, the batch, the cache.
+
+use lesion::forward::{Batch, Cache, Session, SessionOptions, Target};
+use lesion::measure::{Windows, token_losses, windowed_losses};
+use lesion::model::Model;
+use lesion::plan::{Plan, PlanExpr, PlanShape};
+use lesion_kernels::Isa;
+
+fn model() -> Model {
+    Model::mini().unwrap()
+}
+
+fn session(isa: Isa, threads: usize) -> Session {
+    Session::new(&model(), SessionOptions { isa, threads }).unwrap()
+}
+
+fn plan(text: &str) -> Plan {
+    text.parse::<PlanExpr>().unwrap().resolve(&PlanShape { n_layer: 12, n_head: 8 }).unwrap()
+}
+
+/// Token sequences of these lengths, different from each other.
+fn sequences(lengths: &[usize]) -> Vec<Vec<u32>> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 21
+    };
+    lengths.iter().map(|&n| (0..n).map(|_| next()).collect()).collect()
+}
+
+fn bits(losses: &[f64]) -> Vec<u64> {
+    losses.iter().map(|loss| loss.to_bits()).collect()
+}
+
+const PLANS: [&str; 7] = [
+    "0..12",
+    "none",
+    "0..5,6..12",
+    "0..3,3*3,4..12",
+    "11..=0",
+    "0..4,(4|5|6,6|none),8..12",
+    "0..6,6a,7m,7[zero h1 h7]",
+];
+
+#[test]
+fn the_intact_plan_however_it_is_written() {
+    let ids = &sequences(&[70])[0];
+    for isa in Isa::available() {
+        let mut session = session(isa, 2);
+        let intact = token_losses(&mut session, &Plan::intact(12), &[ids]).unwrap().concat();
+        for same in ["0..12", "0..=11", "(0..6),6..12", "0,1,2,3,4..12", "skip 3..3", "swap 2 2", "0..4,(4|4),5..12"] {
+            // A skip of no layers is an error of the notation, not a plan.
+            let Ok(expr) = same.parse::<PlanExpr>() else { continue };
+            let Ok(plan) = expr.resolve(&PlanShape { n_layer: 12, n_head: 8 }) else { continue };
+            assert_eq!(bits(&token_losses(&mut session, &plan, &[ids]).unwrap().concat()), bits(&intact), "{same}");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads() {
+    let sequences = sequences(&[1, 2, 17, 100, 256, 33]);
+    let all: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    for isa in Isa::available() {
+        let mut one = session(isa, 1);
+        for threads in [2, 3, 5] {
+            let mut many = session(isa, threads);
+            for text in PLANS {
+                let plan = plan(text);
+                let (a, b) =
+                    (token_losses(&mut one, &plan, &all).unwrap(), token_losses(&mut many, &plan, &all).unwrap());
+                assert_eq!(bits(&a.concat()), bits(&b.concat()), "{isa}, {threads} threads, {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_batch() {
+    let sequences = sequences(&[3, 1, 64, 65, 16, 200, 7, 256, 2, 31]);
+    let all: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+    for isa in Isa::available() {
+        let mut session = session(isa, 2);
+        for text in PLANS {
+            let plan = plan(text);
+            let together = token_losses(&mut session, &plan, &all).unwrap();
+            for (ids, together) in all.iter().zip(&together) {
+                let alone = token_losses(&mut session, &plan, &[ids]).unwrap().concat();
+                assert_eq!(bits(together), bits(&alone), "{isa}, {text}, {} tokens", ids.len());
+            }
+        }
+    }
+}
+
+/// Decoding with a cache gives the bits of recomputation, in whatever pieces the tokens come.
+#[test]
+fn the_cache() {
+    let ids = &sequences(&[90])[0];
+    for isa in Isa::available() {
+        let mut session = session(isa, 2);
+        for text in PLANS {
+            let plan = plan(text);
+            let mut cache = Cache::new(model().config(), &plan, ids.len());
+            for piece in [1, 1, 14, 1, 1, 30, 1, 17, 1, 23] {
+                let from = cache.tokens();
+                let cached = session.extend(&plan, &mut cache, &ids[from..from + piece]).unwrap();
+                let anew = session.logits(&plan, &ids[..from + piece]).unwrap();
+                assert!(cached.iter().zip(&anew).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {text} {from}");
+            }
+            let refused = session.extend(&plan, &mut cache, &[1]).unwrap_err();
+            assert_eq!(refused.to_string(), "cache: made for 90 tokens, continued with 91");
+        }
+    }
+}
+
+#[test]
+fn a_cache_is_refused_by_another_plan() {
+    let (plan, other) = (plan("0..12"), plan("0..8"));
+    let mut cache = Cache::new(model().config(), &plan, 16);
+    let refused = session(Isa::best(), 1).extend(&other, &mut cache, &[1]).unwrap_err();
+    assert_eq!(refused.to_string(), "cache: made for 12 attentions, continued with 8");
+}
+
+#[test]
+fn which_rows_are_scored() {
+    let ids = &sequences(&[120])[0];
+    let mut session = session(Isa::best(), 2);
+    let all = token_losses(&mut session, &Plan::intact(12), &[ids]).unwrap().concat();
+    let target = |row: usize| Target { row, id: ids[row + 1] };
+    for rows in [vec![118], vec![0, 5, 118], vec![7, 3, 3]] {
+        let targets: Vec<_> = rows.iter().map(|&row| target(row)).collect();
+        let some = session.score(&Plan::intact(12), &Batch::new([&ids[..]]), &targets).unwrap();
+        for (row, score) in rows.iter().zip(some) {
+            assert_eq!(score.nll().to_bits(), all[*row].to_bits());
+        }
+    }
+}
+
+#[test]
+fn a_target_s_logit_is_the_logit() {
+    let ids = &sequences(&[40])[0];
+    let mut session = session(Isa::best(), 2);
+    let logits = session.all_logits(&Plan::intact(12), ids).unwrap();
+    let targets: Vec<_> = (0..39).map(|row| Target { row, id: ids[row + 1] }).collect();
+    let scores = session.score(&Plan::intact(12), &Batch::new([&ids[..]]), &targets).unwrap();
+    for (target, score) in targets.iter().zip(scores) {
+        let row = &logits[target.row * 2048..][..2048];
+        assert_eq!(score.target_logit.to_bits(), row[target.id as usize].to_bits());
+        assert_eq!(score.rank as usize, row.iter().filter(|&&l| l > score.target_logit).count());
+        let exact = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
+        assert!((score.log_sum_exp - exact).abs() < 1e-6, "{} {exact}", score.log_sum_exp);
+    }
+}
+
+/// Each window's own losses, put together by the stated convention.
+#[test]
+fn windows_of_a_long_text() {
+    let bos = 0;
+    let text = sequences(&[700]).concat();
+    let ids = [&[bos], &text[..]].concat();
+    let mut session = session(Isa::best(), 2);
+    let intact = Plan::intact(12);
+    let windows = Windows { length: 100, stride: 40 };
+    let losses = windowed_losses(&mut session, &intact, &ids, Some(bos), windows).unwrap();
+    assert_eq!(losses.len(), 700);
+    let mut expected = token_losses(&mut session, &intact, &[&ids[..100]]).unwrap().concat();
+    let mut end = 100;
+    while end < ids.len() {
+        let next = ids.len().min(end + 40);
+        let window = [&[bos], &ids[next - 99..next]].concat();
+        let own = token_losses(&mut session, &intact, &[&window]).unwrap().concat();
+        expected.extend_from_slice(&own[own.len() - (next - end)..]);
+        end = next;
+    }
+    assert_eq!(bits(&losses), bits(&expected));
+    let short = windowed_losses(&mut session, &intact, &ids[..80], Some(bos), Windows::of_context(256)).unwrap();
+    assert_eq!(bits(&short), bits(&token_losses(&mut session, &intact, &[&ids[..80]]).unwrap().concat()));
+    let without_bos = windowed_losses(&mut session, &intact, &text, None, windows).unwrap();
+    assert_eq!(without_bos.len(), 699);
+    for refused in
+        [Windows { length: 257, stride: 1 }, Windows { length: 10, stride: 10 }, Windows { length: 10, stride: 0 }]
+    {
+        assert!(windowed_losses(&mut session, &intact, &ids, Some(bos), refused).is_err());
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mut session = session(Isa::best(), 1);
+    let refused =
+        |session: &mut Session, plan: &Plan, ids: &[u32]| token_losses(session, plan, &[ids]).unwrap_err().to_string();
+    let intact = Plan::intact(12);
+    assert_eq!(refused(&mut session, &intact, &[]), "sequence 0 is empty: at least one token is needed");
+    assert_eq!(refused(&mut session, &intact, &[0; 257]), "sequence 0 has 257 tokens, the model's context is 256");
+    assert_eq!(
+        refused(&mut session, &intact, &[5, 2048]),
+        "token id 2048 in sequence 0: the vocabulary has ids 0..=2047"
+    );
+    let error = refused(&mut session, &Plan::intact(13), &[0, 1]);
+    assert!(error.contains("steps.12") && error.contains("0..=11"), "{error}");
+    assert_eq!(token_losses(&mut session, &intact, &[&[3]]).unwrap(), [Vec::<f64>::new()]);
+}
