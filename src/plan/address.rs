@@ -1,18 +1,5 @@
 //! The addresses of executions: where in a plan each block runs. Repetitions are unrolled before numbering, so every
 //! execution has an address of its own; caches, taps and patches belong to it.
-//!
-//! `steps.4` is the fifth step. `steps.4.2` is the third branch of the group at step 4. Deeper, branch and step
-//! alternate, and a branch of exactly one step leaves that step's index out:
-//!
-//! | plan | the executions' addresses |
-//! |---|---|
-//! | `0,(4\|5)` | `steps.0` `steps.1.0` `steps.1.1` |
-//! | `0,(4,5\|6)` | `steps.0` `steps.1.0.0` `steps.1.0.1` `steps.1.1` |
-//! | `((4\|5)\|6)` | `steps.0.0.0` `steps.0.0.1` `steps.0.1` |
-//! | `((4\|5),7\|6)` | `steps.0.0.0.0` `steps.0.0.0.1` `steps.0.0.1` `steps.0.1` |
-//!
-//! An alias names the layer instead: `blocks.5@1` is the second execution of (any part of) layer 5, and `blocks.5` the
-//! only one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +9,20 @@ use thiserror::Error;
 
 use super::{Execution, Plan, Step};
 
-/// A place in a plan, printed and read as `steps.4.2`. What the numbers mean is in the [module's](self) text.
+/// A place in a plan, printed and read as `steps.4.2`.
+///
+/// `steps.4` is the fifth step. `steps.4.2` is the third branch of the group at step 4. Deeper, step and branch
+/// alternate, and a branch of exactly one step leaves that step's index out:
+///
+/// | plan | the executions' addresses |
+/// |---|---|
+/// | `0,(4\|5)` | `steps.0` `steps.1.0` `steps.1.1` |
+/// | `0,(4,5\|6)` | `steps.0` `steps.1.0.0` `steps.1.0.1` `steps.1.1` |
+/// | `((4\|5)\|6)` | `steps.0.0.0` `steps.0.0.1` `steps.0.1` |
+/// | `((4\|5),7\|6)` | `steps.0.0.0.0` `steps.0.0.0.1` `steps.0.0.1` `steps.0.1` |
+///
+/// An alias names the layer instead (see [`Plan::locate`]): `blocks.5@1` is the second execution of any part of layer
+/// 5, and `blocks.5` the only one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     path: Vec<usize>,

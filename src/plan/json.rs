@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn refused() {
-        let deep = format!("{}{}", r#"[{"branches":[[],"#.repeat(40), "]}]".repeat(40));
+        let deep = format!("{}[]{}", r#"[{"branches":[[],"#.repeat(40), "]}]".repeat(40));
         let deeper = r#"[{"branches":["#.repeat(100_000);
         let long = format!("[{}]", vec![r#"{"layer":0}"#; 65_537].join(","));
         for (json, wanted) in [

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::error::{Fault, PlanProblem};
 use super::lex::{Lexer, Token, clip};
 use super::syntax::{Core, Edit, Expr, Item, LayerRange, Number, Sequence, Zero};
-use super::{MAX_DEPTH, Part, words};
+use super::words::{self, Verb};
+use super::{MAX_DEPTH, Part};
 
 /// The whole text as one expression.
 pub(super) fn parse(text: &str) -> Result<Expr, Fault> {
@@ -210,7 +211,7 @@ impl<'a> Parser<'a> {
     }
 
     fn edit(&mut self) -> Result<Edit, Fault> {
-        let Token::Word(verb) = self.token else {
+        let Token::Word(word) = self.token else {
             return Err(match self.token {
                 Token::Number(_) | Token::Symbol('(') => {
                     self.fault("an expression is either a plan or edits: edits start from the intact plan")
@@ -218,45 +219,43 @@ impl<'a> Parser<'a> {
                 _ => self.unexpected("an edit, as in skip 5"),
             });
         };
-        if !words::EDITS.iter().any(|(known, _)| *known == verb) {
-            return Err(self.fault(match verb {
+        let Some((verb, form)) = words::edit(word) else {
+            return Err(self.fault(match word {
                 "none" | "par" | "bridge" => "an expression is either a plan or edits".to_owned(),
-                _ => words::unknown_edit(verb),
+                _ => words::unknown_edit(word),
             }));
-        }
+        };
         self.advance()?;
-        let wanted = words::form(verb);
         Ok(match verb {
-            "keep-first" => Edit::KeepFirst(self.argument(wanted)?),
-            "drop-last" => Edit::DropLast(self.argument(wanted)?),
-            "drop-first" => Edit::DropFirst(self.argument(wanted)?),
-            "skip" => {
-                let first = self.argument(wanted)?;
+            Verb::KeepFirst => Edit::KeepFirst(self.argument(form)?),
+            Verb::DropLast => Edit::DropLast(self.argument(form)?),
+            Verb::DropFirst => Edit::DropFirst(self.argument(form)?),
+            Verb::Skip => {
+                let first = self.argument(form)?;
                 match self.range_after(first)? {
                     RangeOrLayer::Layer(layer) => Edit::SkipOne(layer),
                     RangeOrLayer::Range(window) => Edit::SkipRange(upward(window)?),
                 }
             }
-            "swap" => Edit::Swap(self.argument(wanted)?, self.argument(wanted)?),
-            "move" => Edit::Move { layer: self.argument(wanted)?, position: self.argument(wanted)? },
-            "repeat" => {
-                let layer = self.argument(wanted)?;
+            Verb::Swap => Edit::Swap(self.argument(form)?, self.argument(form)?),
+            Verb::Move => Edit::Move { layer: self.argument(form)?, position: self.argument(form)? },
+            Verb::Repeat => {
+                let layer = self.argument(form)?;
                 if self.token != Token::Word("x") {
-                    return Err(self.unexpected_in("`x` and the number of times", wanted));
+                    return Err(self.unexpected_in("`x` and the number of times", form));
                 }
                 self.advance()?;
-                Edit::Repeat { layer, count: self.argument(wanted)? }
+                Edit::Repeat { layer, count: self.argument(form)? }
             }
-            "reverse" => Edit::Reverse(upward(self.range(wanted)?)?),
-            "shuffle" => {
-                let window = upward(self.range(wanted)?)?;
+            Verb::Reverse => Edit::Reverse(upward(self.range(form)?)?),
+            Verb::Shuffle => {
+                let window = upward(self.range(form)?)?;
                 if self.token != Token::Word("seed") {
-                    return Err(self.unexpected_in("`seed` and a number", wanted));
+                    return Err(self.unexpected_in("`seed` and a number", form));
                 }
                 self.advance()?;
-                Edit::Shuffle { window, seed: self.argument(wanted)? }
+                Edit::Shuffle { window, seed: self.argument(form)? }
             }
-            _ => unreachable!("every verb of words::EDITS has its arm"),
         })
     }
 

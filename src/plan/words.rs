@@ -4,22 +4,36 @@ use std::fmt::Write as _;
 
 use super::lex::clip;
 
-/// The edits, each with its form.
-pub(super) const EDITS: [(&str, &str); 9] = [
-    ("keep-first", "keep-first n"),
-    ("drop-last", "drop-last n"),
-    ("drop-first", "drop-first n"),
-    ("skip", "skip i, or skip i..j"),
-    ("swap", "swap i j"),
-    ("move", "move i j"),
-    ("repeat", "repeat i xN"),
-    ("reverse", "reverse i..j"),
-    ("shuffle", "shuffle i..j seed S"),
+/// What an edit does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    KeepFirst,
+    DropLast,
+    DropFirst,
+    Skip,
+    Swap,
+    Move,
+    Repeat,
+    Reverse,
+    Shuffle,
+}
+
+/// The edits: word and form.
+const EDITS: [(Verb, &str, &str); 9] = [
+    (Verb::KeepFirst, "keep-first", "keep-first n"),
+    (Verb::DropLast, "drop-last", "drop-last n"),
+    (Verb::DropFirst, "drop-first", "drop-first n"),
+    (Verb::Skip, "skip", "skip i, or skip i..j"),
+    (Verb::Swap, "swap", "swap i j"),
+    (Verb::Move, "move", "move i j"),
+    (Verb::Repeat, "repeat", "repeat i xN"),
+    (Verb::Reverse, "reverse", "reverse i..j"),
+    (Verb::Shuffle, "shuffle", "shuffle i..j seed S"),
 ];
 
-/// The form of an edit, for the message about one that lacks something.
-pub(super) fn form(verb: &str) -> &'static str {
-    EDITS.iter().find(|(word, _)| *word == verb).map_or("", |(_, form)| form)
+/// The verb of an edit, and the form for the message about one that lacks something.
+pub(super) fn edit(word: &str) -> Option<(Verb, &'static str)> {
+    EDITS.iter().find(|(_, known, _)| *known == word).map(|(verb, _, form)| (*verb, *form))
 }
 
 /// The message for an unknown word where a plan or an edit starts.
@@ -33,7 +47,7 @@ pub(super) fn unknown_edit(word: &str) -> String {
         "empty" | "nothing" => Some("the empty plan is written none".to_owned()),
         _ => None,
     };
-    let known = EDITS.map(|(verb, _)| verb);
+    let known = EDITS.map(|(_, word, _)| word);
     let mut message = format!("unknown edit `{}`: ", clip(word));
     match hint.or_else(|| did_you_mean(&lower, &[&known[..], &["none", "par"]].concat())) {
         Some(hint) => message.push_str(&hint),
@@ -49,7 +63,7 @@ pub(super) fn unknown_item(word: &str) -> String {
     let lower = word.to_ascii_lowercase();
     let hint = match lower.as_str() {
         "bridge" => Some("this version has no bridges".to_owned()),
-        verb if EDITS.iter().any(|(known, _)| *known == verb) => {
+        verb if edit(verb).is_some() => {
             Some("an expression is either a plan or edits, and edits are joined by `;`".to_owned())
         }
         _ => did_you_mean(&lower, &["none", "par"]),
