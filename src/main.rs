@@ -1,5 +1,9 @@
-//! The `lesion` command.
+//! The `lesion` command: everything is in [`cli`].
 
 #![deny(unsafe_code)]
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
