@@ -80,15 +80,33 @@ pub(crate) fn run(args: &Chat) -> Result<Exit> {
 /// A line without its line break; none at the end of the input.
 fn read_line() -> Result<Option<String>> {
     let mut bytes = Vec::new();
-    let read = io::stdin().lock().read_until(b'\n', &mut bytes);
-    if read.map_err(|error| Failure::io("read", "stdin", &error))? == 0 {
-        return Ok(None);
-    }
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
+    let mut stdin = io::stdin().lock();
+    loop {
+        // Not `read_until`: it would go on waiting after Ctrl-C.
+        let here = match stdin.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                signals::check()?;
+                continue;
+            }
+            here => here.map_err(|error| Failure::io("read", "stdin", &error))?,
+        };
+        if here.is_empty() {
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            break;
         }
+        let end = here.iter().position(|&byte| byte == b'\n');
+        let line = &here[..end.unwrap_or(here.len())];
+        bytes.extend_from_slice(line);
+        let used = line.len() + usize::from(end.is_some());
+        stdin.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    if bytes.last() == Some(&b'\r') {
+        bytes.pop();
     }
     String::from_utf8(bytes).map(Some).map_err(|_| Failure::usage("a line of stdin is not UTF-8"))
 }
@@ -199,7 +217,7 @@ impl Conversation {
         let uniform = self.session.model().config().vocab_size as f64;
         rows.push(vec!["uniform".to_owned(), shown(uniform.ln()), shown(uniform)]);
         let header = ["plan", "nats per token", "perplexity"].map(str::to_owned);
-        self.output.text(&table(&header, &rows))?;
+        self.output.text(&table(&header, &rows, 1))?;
         self.output.flush()
     }
 

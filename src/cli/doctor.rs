@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Doctor) -> Result<Exit> {
     if output.json {
         output.object(&record)?;
     } else {
-        output.text(&table(&[], &rows(&record)))?;
+        output.text(&table(&[], &rows(&record), 2))?;
     }
     output.finish()?;
     Ok(Exit::Ok)

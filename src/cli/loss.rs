@@ -242,7 +242,7 @@ fn show(
         rows.push(row("answer: nats per token", &|nll| summary(of_answer(answer, nll)).mean()));
     }
     rows.push(row("uniform, ln V", &|_| Some(uniform(model))));
-    output.text(&table(&header, &rows))?;
+    output.text(&table(&header, &rows, 1))?;
     if tokens {
         output.line("")?;
         show_tokens(output, model, plans, input, losses)?;
@@ -277,7 +277,7 @@ fn show_tokens(
             row
         })
         .collect();
-    output.text(&table(&header, &rows))
+    output.text(&table(&header, &rows, 1))
 }
 
 /// The scoring of the recorded runs, which is not the loss of the answer: only asked for by name.
@@ -306,7 +306,7 @@ fn seed_compat(args: &Loss, model: &Model, plans: &[NamedPlan], mut output: Outp
         signals::check()?;
     }
     if !output.json {
-        output.text(&table(&["plan".to_owned(), "seed-compat, nats".to_owned()], &rows))?;
+        output.text(&table(&["plan".to_owned(), "seed-compat, nats".to_owned()], &rows, 1))?;
         output.line("only the last token of `BOS prompt BOS \" \"+answer` counts: not the loss of the answer")?;
     }
     output.finish()?;

@@ -63,10 +63,10 @@ fn list(lock: &LockArgs, args: &OutputArgs) -> Result<Exit> {
                 };
                 let from = record.repository.unwrap_or("this binary").to_owned();
                 let revision = record.revision.map_or(String::new(), |revision| revision[..12].to_owned());
-                vec![record.model.to_owned(), size(record.size), here.to_owned(), from, revision]
+                vec![record.model.to_owned(), here.to_owned(), from, revision, size(record.size)]
             })
             .collect();
-        output.text(&table(&["model", "size", "where", "repository", "revision"].map(str::to_owned), &rows))?;
+        output.text(&table(&["model", "where", "repository", "revision", "size"].map(str::to_owned), &rows, 4))?;
     }
     output.finish()?;
     Ok(Exit::Ok)

@@ -152,8 +152,8 @@ pub(crate) fn numbers(values: &[f64]) -> Vec<Number> {
     values.iter().copied().map(Number).collect()
 }
 
-/// Rows under a header, the first column to the left and the others to the right.
-pub(crate) fn table(header: &[String], rows: &[Vec<String>]) -> String {
+/// Rows under a header: columns from `right_from` on hold numbers and go to the right, the others to the left.
+pub(crate) fn table(header: &[String], rows: &[Vec<String>], right_from: usize) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let escaped = |row: &[String]| row.iter().map(|cell| escape_controls(cell)).collect::<Vec<_>>();
@@ -165,16 +165,16 @@ pub(crate) fn table(header: &[String], rows: &[Vec<String>]) -> String {
     });
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if index > 0 {
+        if index >= right_from {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = String::new();
-    table.to_string().lines().for_each(|line| {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    });
-    text
+    trimmed(&table)
+}
+
+/// A table's lines without the spaces that fill its last column.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// Rows whose cells hold prose: every column to the left, wrapped to `width` characters.
@@ -187,7 +187,7 @@ pub(crate) fn prose_table(header: &[String], rows: &[Vec<String>], width: u16) -
     rows.iter().for_each(|row| {
         table.add_row(row.iter().map(|cell| escape_controls(cell)));
     });
-    format!("{table}\n")
+    trimmed(&table)
 }
 
 /// `text` with control characters other than line breaks and tabs written as escapes.
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn tables_have_no_trailing_space() {
-        let text = table(&["".into(), "0..12".into()], &[vec!["nats".into(), "1.5".into()]]);
+        let text = table(&["".into(), "0..12".into()], &[vec!["nats".into(), "1.5".into()]], 1);
         assert_eq!(text, "      0..12\nnats    1.5\n");
     }
 

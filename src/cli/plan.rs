@@ -50,7 +50,7 @@ pub(crate) fn run(args: &PlanCommand) -> Result<Exit> {
             output.line("")?;
         }
         output.heading(&plan.to_string())?;
-        output.line(format!("{} of {} block evaluations", plan.cost(), shape.n_layer))?;
+        output.line(format!("{} block evaluations; the intact model's are {}", plan.cost(), shape.n_layer))?;
         output.text(&picture(&plan, shape.n_layer, PictureStyle { ascii: false, width: WIDTH }))?;
     }
     output.finish()?;

@@ -23,7 +23,7 @@ pub(crate) fn check() -> Result<()> {
     if interrupted() { Err(Failure::new(Exit::Interrupted, "interrupted")) } else { Ok(()) }
 }
 
-/// From now on the first Ctrl-C only sets [`interrupted`]; a second one exits with 130.
+/// From now on the first Ctrl-C only sets [`interrupted`] (and ends a wait for input); a second one exits with 130.
 pub(crate) fn watch_interrupt() {
     extern "C" fn on_interrupt(_signal: libc::c_int) {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -67,7 +67,6 @@ fn install(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
     let status = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
         libc::sigaction(signal, &action, std::ptr::null_mut())
     };
     assert_eq!(status, 0, "signal {signal} can't be handled");

@@ -16,7 +16,7 @@ use crate::cli::output::Number;
 use crate::cli::{forward_failure, measure_failure, signals};
 
 /// The recorded runs.
-pub(super) const SEED: &str = "gpt2 (recorded runs)";
+const SEED: &str = "gpt2 (recorded runs)";
 const PUBLISHED: &str = "gpt2 (published)";
 
 /// The runs were made on another device: closer logits are a tie.

@@ -56,58 +56,53 @@ pub(crate) fn run(args: &Verify) -> Result<Exit> {
     Ok(exit)
 }
 
-/// A row for every quantity of every reference and layer order, then what does not agree, then the counts.
+/// A row for every quantity of every reference, then what does not agree, then the counts.
 fn show(output: &mut Output, record: &VerifyRecord<'_>) -> Result<()> {
-    let mut groups: Vec<(&Check, Vec<&Check>)> = Vec::new();
+    let mut groups: Vec<Vec<&Check>> = Vec::new();
+    let key = |check: &Check| (check.reference, check.quantity, check.status == Status::NotChecked);
     for check in record.checks {
-        let same = |first: &Check| {
-            (first.reference, first.quantity, &first.plan, first.status == Status::NotChecked)
-                == (check.reference, check.quantity, &check.plan, check.status == Status::NotChecked)
-        };
-        // The seed's runs hold too many plans for a row each.
-        let same_reference = |first: &Check| {
-            (first.reference, first.quantity, first.status == Status::NotChecked)
-                == (check.reference, check.quantity, check.status == Status::NotChecked)
-        };
-        let joins = |first: &Check| if first.reference == gpt2::SEED { same_reference(first) } else { same(first) };
-        match groups.iter_mut().find(|(first, _)| joins(first)) {
-            Some((_, members)) => members.push(check),
-            None => groups.push((check, vec![check])),
+        match groups.iter_mut().find(|group| key(group[0]) == key(check)) {
+            Some(group) => group.push(check),
+            None => groups.push(vec![check]),
         }
     }
-    let rows: Vec<Vec<String>> = groups.iter().map(|(first, members)| row(first, members)).collect();
-    let header = ["reference", "plan", "quantity", "cases", "worst error", "gate", "result"].map(str::to_owned);
-    output.text(&table(&header, &rows))?;
+    let rows: Vec<Vec<String>> = groups.iter().map(|group| row(group)).collect();
+    let header = ["reference", "quantity", "result", "orders", "cases", "worst error", "gate"].map(str::to_owned);
+    output.text(&table(&header, &rows, 3))?;
     for check in record.checks.iter().filter(|check| check.status == Status::Mismatch) {
         let plan = check.plan.as_deref().unwrap_or("");
         let detail = check.detail.as_deref().unwrap_or("");
-        output.line(format!("mismatch: {} {} {plan} {}: {detail}", check.reference, check.case, check.quantity))?;
+        output.line(format!("mismatch: {}, {} {plan}, {}: {detail}", check.reference, check.case, check.quantity))?;
     }
-    let mut reasons: Vec<&str> = Vec::new();
+    let mut reasons = Vec::new();
     for check in record.checks.iter().filter(|check| check.status == Status::NotChecked) {
-        let reason = check.detail.as_deref().unwrap_or("");
+        let reason = (check.reference, check.detail.as_deref().unwrap_or(""));
         if !reasons.contains(&reason) {
             reasons.push(reason);
-            output.line(format!("not checked: {}: {reason}", check.reference))?;
+            output.line(format!("not checked: {}: {}", reason.0, reason.1))?;
         }
     }
     output.line(format!(
-        "{} on {} threads: {} passed, {} ties, {} mismatches, {} not checked",
+        "{}, {} threads: {} passed, {} ties, {} mismatches, {} not checked",
         record.isa, record.threads, record.passed, record.ties, record.mismatches, record.not_checked
     ))
 }
 
-fn row(first: &Check, members: &[&Check]) -> Vec<String> {
-    let errors: Vec<f64> = members.iter().filter_map(|check| check.error.map(|Number(error)| error)).collect();
+fn row(group: &[&Check]) -> Vec<String> {
+    let first = group[0];
+    let errors: Vec<f64> = group.iter().filter_map(|check| check.error.map(|Number(error)| error)).collect();
     let worst = if errors.is_empty() { String::new() } else { shown(errors.into_iter().fold(0.0, nan_max)) };
-    let count = |status| members.iter().filter(|check| check.status == status).count();
+    let count = |status| group.iter().filter(|check| check.status == status).count();
     let result = match (count(Status::Mismatch), count(Status::Tie), count(Status::NotChecked)) {
         (0, 0, 0) => "passed".to_owned(),
         (0, ties, 0) => format!("passed, {ties} ties"),
-        (0, _, _) => "not checked".to_owned(),
+        (0, ..) => "not checked".to_owned(),
         (mismatches, ..) => format!("{mismatches} MISMATCHES"),
     };
-    let plan = if first.reference == gpt2::SEED { String::new() } else { first.plan.clone().unwrap_or_default() };
+    let mut orders: Vec<&str> = group.iter().filter_map(|check| check.plan.as_deref()).collect();
+    orders.sort_unstable();
+    orders.dedup();
+    let orders = if orders.is_empty() { String::new() } else { orders.len().to_string() };
     let gate = first.gate.map_or(String::new(), |Number(gate)| shown(gate));
-    vec![first.reference.to_owned(), plan, first.quantity.to_owned(), members.len().to_string(), worst, gate, result]
+    vec![first.reference.to_owned(), first.quantity.to_owned(), result, orders, group.len().to_string(), worst, gate]
 }
