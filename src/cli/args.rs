@@ -54,9 +54,9 @@ The summary on stderr gives the loss of the prompt beside the uniform baseline l
 Examples:
   lesion complete 'The capital of Spain is'
   lesion complete --plan 0..8 'The capital of Spain is'
-  lesion complete --plan 'drop-last 4' --plan '0..3,3*3,4..12' --plan '11..=0' 'The capital of Spain is'
-  lesion complete --plan '0..4,(4|5|6|7),8..12' --max-tokens 8 'The capital of Spain is'
-  lesion complete --plan '0..7,7[zero h3 h5],8..12' --temperature 0.8 --seed 7 'One day, Anna'
+  lesion complete --plan 'drop-last 4' --plan '11..=0' 'The capital of Spain is'
+  lesion complete --plan '0..4,(4|5|6|7),8..12' -n 8 'The capital of Spain is'
+  lesion complete --plan '7[zero h3 h5]' --temperature 0.8 --seed 7 'One day,'
   printf 'The capital of Spain is' | lesion complete --json -
   lesion complete --ids 0,275,325,303,1216,292 --json
   lesion complete --model gpt2 --plan 'repeat 3 x4' 'The capital of Spain is'")]
@@ -127,8 +127,8 @@ Every line is a prompt, continued on its own. `:plan skip 5` changes the model, 
 by the intact and the corrupted model side by side, `:help` lists the rest. Lines may come from a pipe.
 
 Examples:
-  printf 'The capital of Spain is\\n:plan drop-last 4\\n:diff\\n' | lesion chat
-  printf ':plan reverse 0..12\\nThe capital of Spain is\\n' | lesion chat --json")]
+  printf 'The capital of Spain is\\n:plan skip 5\\n:diff\\n' | lesion chat
+  printf ':plan 11..=0\\nThe capital of Spain is\\n' | lesion chat --json")]
 pub(crate) struct Chat {
     #[command(flatten)]
     pub(crate) bos: BosArgs,
@@ -207,7 +207,7 @@ pub(crate) enum ModelsCommand {
         output: OutputArgs,
     },
     /// Pin a repository: print its entry for weights.lock, or add it to a lock file
-    #[command(after_help = "Examples:\n  lesion models lock distilbert/distilgpt2 --name distilgpt2 --output my.lock")]
+    #[command(after_help = "Examples:\n  lesion models lock distilbert/distilgpt2 --output my.lock")]
     Lock {
         /// The repository, as owner/name
         repository: String,
@@ -300,7 +300,7 @@ pub(crate) struct PromptText {
     #[arg(value_name = "TEXT", allow_hyphen_values = false)]
     pub(crate) prompt: Option<String>,
     /// Token ids, taken as they are: no BOS is added
-    #[arg(long, value_name = "ID,ID,…", value_delimiter = ',', conflicts_with_all = ["bos", "no_bos"])]
+    #[arg(allow_negative_numbers = true, long, value_name = "ID,ID,…", value_delimiter = ',', conflicts_with_all = ["bos", "no_bos"])]
     pub(crate) ids: Option<Vec<u32>>,
 }
 
@@ -339,19 +339,19 @@ pub(crate) struct PlanArgs {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct SamplingArgs {
     /// Tokens to add at most
-    #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = positive())]
+    #[arg(allow_negative_numbers = true, short = 'n', long, default_value_t = 20, value_name = "N", value_parser = positive())]
     pub(crate) max_tokens: u32,
     /// 0 takes the likeliest token; above it, tokens are drawn from softmax(logits / T)
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    #[arg(allow_negative_numbers = true, long, default_value_t = 0.0, value_name = "T")]
     pub(crate) temperature: f64,
     /// Draw from the K likeliest tokens
-    #[arg(long, value_name = "K", value_parser = positive())]
+    #[arg(allow_negative_numbers = true, long, value_name = "K", value_parser = positive())]
     pub(crate) top_k: Option<u32>,
     /// Draw from the likeliest tokens that hold this share of the probability
-    #[arg(long, value_name = "P")]
+    #[arg(allow_negative_numbers = true, long, value_name = "P")]
     pub(crate) top_p: Option<f64>,
     /// The seed of the draws
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    #[arg(allow_negative_numbers = true, long, default_value_t = 0, value_name = "SEED")]
     pub(crate) seed: u64,
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -392,7 +392,7 @@ pub(crate) struct ModelArgs {
 #[derive(Args, Debug)]
 pub(crate) struct EngineArgs {
     /// Threads, 1 to 1024 [default: the processors available]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=Team::MAX_THREADS as i64))]
+    #[arg(allow_negative_numbers = true, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=Team::MAX_THREADS as i64))]
     pub(crate) threads: Option<u32>,
     /// The instruction set of the kernels [default: the widest there is]
     #[arg(long, value_enum, env = "LESION_ISA", value_name = "ISA")]

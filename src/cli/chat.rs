@@ -7,7 +7,7 @@ use lesion::measure::{self, LossSummary};
 use lesion::plan::Plan;
 
 use super::args::{Chat, SamplingArgs};
-use super::complete::{record, speak, speak_aloud, summary};
+use super::complete::{cost, prompt_nll, record, speak, speak_aloud, summary};
 use super::failure::{Exit, Failure, Result};
 use super::output::{Output, note, prose_table, shown, table};
 use super::resolve::{self, Input, NamedPlan};
@@ -138,13 +138,14 @@ impl Conversation {
     fn speak(&mut self, text: &str) -> Result<()> {
         let input = self.input(text)?;
         let sampling = resolve::sampling(&self.sampling)?;
+        let nll = prompt_nll(&mut self.session, &self.plan, &input)?;
         if self.output.json {
-            let spoken = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_| Ok(()))?;
-            self.output.object(&record(&self.session, &self.plan, &input, &sampling, &spoken))?;
+            let completion = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_| Ok(()))?;
+            self.output.object(&record(&self.session, &self.plan, &input, &sampling, &nll, &completion))?;
             return self.output.flush();
         }
-        let spoken = speak_aloud(&mut self.session, &self.plan, &input, &sampling, &mut self.output)?;
-        note(summary(&self.session, &self.plan, &spoken));
+        speak_aloud(&mut self.session, &self.plan, &input, &sampling, &mut self.output)?;
+        note(summary(&self.session, &self.plan, &nll));
         self.output.flush()
     }
 
@@ -165,7 +166,7 @@ impl Conversation {
         if let Some(plan) = plan {
             self.plan = NamedPlan::new(plan, config);
         }
-        note(format!("{}: {} of {} blocks", self.plan.label(), self.plan.plan.cost(), config.n_layer));
+        note(format!("{}: {}", self.plan.label(), cost(&self.session, &self.plan)));
         Ok(())
     }
 
@@ -183,18 +184,18 @@ impl Conversation {
         let sampling: Sampling = resolve::sampling(&self.sampling)?;
         let mut columns = Vec::new();
         for plan in [&self.intact, &self.plan] {
-            let spoken = speak(&mut self.session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut self.session, plan, &input, &sampling, &mut |_| Ok(()))?;
             if self.output.json {
-                self.output.object(&record(&self.session, plan, &input, &sampling, &spoken))?;
+                let nll = prompt_nll(&mut self.session, plan, &input)?;
+                self.output.object(&record(&self.session, plan, &input, &sampling, &nll, &completion))?;
             }
-            columns.push((plan.label(), spoken));
+            columns.push((plan.label(), completion.text));
             signals::check()?;
         }
         if self.output.json {
             return self.output.flush();
         }
-        let header: Vec<String> = columns.iter().map(|(label, _)| label.clone()).collect();
-        let texts: Vec<String> = columns.iter().map(|(_, spoken)| spoken.completion.text.clone()).collect();
+        let (header, texts): (Vec<String>, Vec<String>) = columns.into_iter().unzip();
         self.output.text(&prose_table(&header, &[texts], WIDTH))?;
         self.output.flush()
     }

@@ -24,7 +24,8 @@ pub(crate) struct CompleteRecord<'a> {
     prompt_nll: Vec<Number>,
     prompt_mean_nll: Option<Number>,
     completion_ids: &'a [u32],
-    completion: &'a str,
+    /// `null` where ids were given to a model without a tokenizer.
+    completion: Option<&'a str>,
     finish: &'static str,
     sampling: SamplingRecord<'a>,
     isa: &'static str,
@@ -43,13 +44,6 @@ struct SamplingRecord<'a> {
     cache: bool,
 }
 
-/// A completion and the loss of the prompt it continues.
-pub(crate) struct Spoken {
-    pub(crate) completion: Completion,
-    /// Nats, one per predicted position of the prompt.
-    pub(crate) prompt_nll: Vec<f64>,
-}
-
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
     let sampling = resolve::sampling(&args.sampling)?;
     let mut output = Output::open(&args.output)?;
@@ -59,25 +53,34 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     input.within_context(model.config())?;
     let mut session = resolve::session(&model, &args.engine)?;
     let several = plans.len() > 1;
-    for (index, plan) in plans.iter().enumerate() {
+    for plan in &plans {
+        let prompt_nll = prompt_nll(&mut session, plan, &input)?;
         if output.json {
-            let spoken = speak(&mut session, plan, &input, &sampling, &mut |_| Ok(()))?;
-            output.object(&record(&session, plan, &input, &sampling, &spoken))?;
+            let completion = speak(&mut session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
+        } else if several {
+            output.heading(&summary(&session, plan, &prompt_nll))?;
+            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            output.line("")?;
         } else {
-            if several {
-                if index > 0 {
-                    output.line("")?;
-                }
-                output.heading(&plan.label())?;
-            }
-            let spoken = speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
-            let summary = summary(&session, plan, &spoken);
-            if several { output.line(format!("  {summary}"))? } else { note(summary) }
+            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            note(summary(&session, plan, &prompt_nll));
         }
         signals::check()?;
     }
+    if !output.json {
+        let uniform = (model.config().vocab_size as f64).ln();
+        let baseline = format!("uniform baseline ln V: {} nats per token", shown(uniform));
+        if several { output.line(baseline)? } else { note(baseline) }
+    }
     output.finish()?;
     Ok(Exit::Ok)
+}
+
+/// The loss of the prompt, nats, one per predicted position.
+pub(crate) fn prompt_nll(session: &mut Session, plan: &NamedPlan, input: &Input) -> Result<Vec<f64>> {
+    let losses = measure::token_losses(session, &plan.plan, &[&input.ids]).map_err(|error| measure_failure(&error))?;
+    Ok(losses.concat())
 }
 
 /// Continues the input under a plan; text goes to `on_text` as it is made. After Ctrl-C it ends with what there is.
@@ -87,8 +90,7 @@ pub(crate) fn speak(
     input: &Input,
     sampling: &Sampling,
     on_text: &mut dyn FnMut(&str) -> Result<()>,
-) -> Result<Spoken> {
-    let losses = measure::token_losses(session, &plan.plan, &[&input.ids]).map_err(|error| measure_failure(&error))?;
+) -> Result<Completion> {
     let mut failure = None;
     let completion = forward::complete(session, &plan.plan, &input.ids, sampling, &mut |text| {
         if let Err(error) = on_text(text) {
@@ -99,7 +101,7 @@ pub(crate) fn speak(
     .map_err(|error| forward_failure(&error))?;
     match failure {
         Some(failure) => Err(failure),
-        None => Ok(Spoken { completion, prompt_nll: losses.into_iter().flatten().collect() }),
+        None => Ok(completion),
     }
 }
 
@@ -110,13 +112,20 @@ pub(crate) fn speak_aloud(
     input: &Input,
     sampling: &Sampling,
     output: &mut Output,
-) -> Result<Spoken> {
-    let spoken = speak(session, plan, input, sampling, &mut |text| {
+) -> Result<()> {
+    let completion = speak(session, plan, input, sampling, &mut |text| {
         output.model_text(text)?;
         output.flush()
     })?;
-    output.line("")?;
-    Ok(spoken)
+    if !has_text(session) {
+        output.text(&completion.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
+    }
+    output.line("")
+}
+
+/// Without a tokenizer a completion is ids alone.
+fn has_text(session: &Session) -> bool {
+    session.model().tokenizer().is_ok()
 }
 
 /// What a completion is in JSON.
@@ -125,7 +134,8 @@ pub(crate) fn record<'a>(
     plan: &'a NamedPlan,
     input: &'a Input,
     sampling: &'a Sampling,
-    spoken: &'a Spoken,
+    prompt_nll: &[f64],
+    completion: &'a Completion,
 ) -> CompleteRecord<'a> {
     CompleteRecord {
         schema_version: SCHEMA_VERSION,
@@ -133,11 +143,11 @@ pub(crate) fn record<'a>(
         plan: &plan.text,
         bos: input.bos,
         prompt_ids: &input.ids,
-        prompt_nll: numbers(&spoken.prompt_nll),
-        prompt_mean_nll: LossSummary::from_iter(&spoken.prompt_nll).mean().map(Number),
-        completion_ids: &spoken.completion.ids,
-        completion: &spoken.completion.text,
-        finish: finish(spoken.completion.finish),
+        prompt_nll: numbers(prompt_nll),
+        prompt_mean_nll: LossSummary::from_iter(prompt_nll).mean().map(Number),
+        completion_ids: &completion.ids,
+        completion: has_text(session).then_some(&completion.text),
+        finish: finish(completion.finish),
         sampling: SamplingRecord {
             max_tokens: sampling.max_tokens,
             temperature: sampling.temperature,
@@ -153,16 +163,20 @@ pub(crate) fn record<'a>(
     }
 }
 
-/// One line for people: the plan, its cost, and the prompt's loss beside that of a model that knows nothing.
-pub(crate) fn summary(session: &Session, plan: &NamedPlan, spoken: &Spoken) -> String {
-    let config = session.model().config();
-    let uniform = (config.vocab_size as f64).ln();
-    let loss = match LossSummary::from_iter(&spoken.prompt_nll).mean() {
+/// One line for people: the plan, its cost in blocks, and the prompt's loss.
+pub(crate) fn summary(session: &Session, plan: &NamedPlan, prompt_nll: &[f64]) -> String {
+    let loss = match LossSummary::from_iter(prompt_nll).mean() {
         Some(mean) => format!("prompt {} nats per token", shown(mean)),
         None => "a prompt of one token has no loss".to_owned(),
     };
+    format!("{}: {}; {loss}", plan.label(), cost(session, plan))
+}
+
+/// `8 blocks (12 intact)`
+pub(crate) fn cost(session: &Session, plan: &NamedPlan) -> String {
     let cost = plan.plan.cost();
-    format!("{}: {cost} of {} blocks; {loss} (uniform ln V {})", plan.text, config.n_layer, shown(uniform))
+    let n_layer = session.model().config().n_layer;
+    if plan.intact { format!("{cost} blocks") } else { format!("{cost} blocks ({n_layer} intact)") }
 }
 
 fn finish(finish: Finish) -> &'static str {

@@ -238,8 +238,9 @@ pub(crate) fn hub_failure(error: &HubError) -> Failure {
     Failure::new(of_kind(error.kind()), error.to_string())
 }
 
+/// An error of a lock file that was named: a bad file, also where it can't be read.
 pub(crate) fn lock_failure(error: &LockError) -> Failure {
-    Failure::new(of_kind(error.kind()), error.to_string())
+    Failure::new(Exit::BadFile, error.to_string())
 }
 
 fn of_kind(kind: ErrorKind) -> Exit {
