@@ -76,8 +76,8 @@ fn the_readme_prints_what_it_says() {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let mut ran = 0;
     for block in readme.split("```console\n").skip(1) {
-        let block = block.split("```").next().unwrap();
-        for entry in block.split("$ ").skip(1) {
+        let block = format!("\n{}", block.split("```").next().unwrap());
+        for entry in block.split("\n$ ").skip(1) {
             let (line, expected) = entry.split_once('\n').unwrap();
             if needs_more(line) {
                 continue;
