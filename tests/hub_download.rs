@@ -205,7 +205,10 @@ fn a_partial_file_that_is_whole_or_too_long_is_no_trap() {
     fs::create_dir_all(&partial).unwrap();
     fs::write(partial.join(WEIGHTS), weights()).unwrap();
     fs::write(partial.join("config.json"), [CONFIG, b"more"].concat()).unwrap();
+    let other = partial.parent().unwrap().join("f".repeat(40));
+    fs::create_dir_all(&other).unwrap();
     assert_complete(&fetch(&options).unwrap());
+    assert!(other.exists() && !partial.exists(), "another revision's partial files stay");
     assert_eq!(hub.store_ranges(), ["bytes=299999-"]);
 }
 
@@ -397,8 +400,14 @@ fn locking_a_sharded_model_lists_every_shard() {
     let snapshot = resolve(&locked, &options, CheckMode::Remembered, &mut |_| {}).unwrap();
     assert_eq!(fs::read(snapshot.join(shards[1])).unwrap(), b"two!");
 
+    let evil = "../../evil.safetensors";
     hub.put("model.safetensors.index.json", br#"{"weight_map": {"a": "../../evil.safetensors"}}"#, false);
-    assert!(lock().is_err());
+    assert_says(&lock().unwrap_err(), &["has no ../../evil.safetensors"]);
+    for lfs in [false, true] {
+        hub.put(evil, b"also listed", lfs);
+        assert_says(&lock().unwrap_err(), &[evil, "not a plain relative path"]);
+    }
+    assert!(hub.requests().iter().all(|request| !request.path.contains("evil")));
 }
 
 #[test]

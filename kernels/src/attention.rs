@@ -110,19 +110,21 @@ pub(crate) fn attention(
     z: &mut [f32],
 ) {
     let (keys, values) = (SharedOut::new(&mut store.keys), SharedOut::new(&mut store.values));
-    leader.for_each(spans.len(), |i| remember(shape, qkv, &spans[i], keys, values));
+    let rows: usize = spans.iter().map(|span| span.rows).sum();
+    leader.share(20 * rows * shape.width(), spans.len(), |i| remember(shape, qkv, &spans[i], keys, values));
 
     // Tasks of span i are numbered from first_task[i]: (block of rows, head).
     let Scratch { span_tasks: first_task, threads, .. } = scratch;
     first_task.clear();
-    let mut tasks = 0;
+    let (mut tasks, mut work) = (0, 0);
     for span in spans {
         first_task.push(tasks);
         tasks += span.rows.div_ceil(TASK_ROWS) * shape.heads;
+        work += 2 * span.rows * (span.past + span.rows) * shape.width();
     }
     let (keys, values, z) = (&store.keys[..], &store.values[..], SharedOut::new(z));
     let first_task = &first_task[..];
-    leader.for_each(tasks, |task| {
+    leader.share(work, tasks, |task| {
         let i = first_task.partition_point(|&first| first <= task) - 1;
         let within = task - first_task[i];
         let mut own = threads.own();

@@ -67,7 +67,7 @@ pub(crate) fn cross_entropy(
     let cut = Cut::new(rows, b.n, register_rows(isa), TILE, threads.len());
     let written = SharedOut::new(partials);
     let scores = &*out;
-    leader.for_each(cut.tasks(), |task| {
+    leader.share(rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
         let mut own = threads.own();
         let own = &mut *own;
@@ -86,7 +86,7 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     let (mut sum, mut weighted, mut rank) = (0.0, 0.0, 0);
     for p in partials {
         rank += p.greater;
-        // An all −∞ tile has sum 0 or, where every tile is, NaN: both as the definition says.
+        // An all −∞ tile has sum 0; where every tile is, the log-sum-exp is ln 0 and the entropy 0 / 0.
         let shift = if p.max == max { 0.0 } else { f64::from(p.max) - f64::from(max) };
         let factor = shift.exp();
         sum += factor * f64::from(p.sum);
@@ -201,7 +201,7 @@ fn target_logits(
     let rows = targets.len();
     let out = SharedOut::new(out);
     let threads = &scratch.threads;
-    leader.for_each(rows.div_ceil(TARGET_ROWS), |task| {
+    leader.share(10 * rows * k, rows.div_ceil(TARGET_ROWS), |task| {
         let rows = task * TARGET_ROWS..rows.min((task + 1) * TARGET_ROWS);
         let mut own = threads.own();
         let weights = own.packed.at_least(rows.len() * k);

@@ -55,7 +55,7 @@ pub(crate) fn layer_norm(
     let width = weight.len();
     let rows = x.len() / width;
     let out = SharedOut::new(out);
-    leader.for_each(rows.div_ceil(ROWS), |task| {
+    leader.share(10 * x.len(), rows.div_ceil(ROWS), |task| {
         let rows = task * ROWS..rows.min((task + 1) * ROWS);
         let x = &x[rows.start * width..rows.end * width];
         // SAFETY: each task has rows of its own.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::config::ConfigError;
 use super::tokenizer::TokenizerError;
-use crate::weights::{WeightsError, printable, printable_path};
+use crate::weights::{HubError, WeightsError, printable, printable_path};
 
 /// Why a model could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,17 @@ pub enum ModelError {
     /// `tokenizer.json` is not one that is supported.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// A pinned model's files can't be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// No model of this name.
+    #[error("model {name:?}: neither a directory nor a model that weights.lock pins ({})", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The models that are pinned.
+        known: Vec<String>,
+    },
     /// The model has no tokenizer: it works with token ids only.
     #[error("{} has no tokenizer.json: this model takes token ids only", printable_path(directory))]
     NoTokenizer {

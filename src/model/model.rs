@@ -8,7 +8,7 @@ use super::config::Config;
 use super::error::ModelError;
 use super::parameters::Parameters;
 use super::tokenizer::Tokenizer;
-use crate::weights::{Checkpoint, ReadMode, read_limited};
+use crate::weights::{CheckMode, Checkpoint, HubOptions, ReadMode, WeightsLock, read_limited, resolve};
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -54,6 +54,33 @@ impl Model {
         let config = Config::from_json(mini::CONFIG, "mini/config.json")?;
         let checkpoint = Checkpoint::from_static("mini/model.safetensors", mini::WEIGHTS)?;
         Model::assemble("mini".to_owned(), config, checkpoint, TokenizerFile::Embedded(mini::TOKENIZER))
+    }
+
+    /// Opens a model by name: the embedded one (`mini`, where it is built in), one that the bundled `weights.lock` pins
+    /// (`gpt2`), or a directory. A pinned model is looked for in Hugging Face's cache, else downloaded into it, and its
+    /// files are verified before their first use; the environment's `HF_*` variables hold.
+    ///
+    /// [`crate::weights::resolve`] and [`Model::open_dir`] are the same with every setting in the caller's hands, and
+    /// with progress.
+    ///
+    /// # Errors
+    /// The name is none of these, or the files can't be had or are not what they should be.
+    pub fn open(name: &str) -> Result<Model, ModelError> {
+        #[cfg(feature = "mini")]
+        if name == "mini" {
+            return Model::mini();
+        }
+        let lock = WeightsLock::bundled();
+        let Some(pinned) = lock.model(name) else {
+            let directory = Path::new(name);
+            if directory.is_dir() {
+                return Model::open_dir(directory, &OpenOptions::default());
+            }
+            let known = lock.models().iter().map(|model| model.name().to_owned()).collect();
+            return Err(ModelError::Unknown { name: name.to_owned(), known });
+        };
+        let directory = resolve(pinned, &HubOptions::from_env()?, CheckMode::Remembered, &mut |_| ())?;
+        Model::open_dir(&directory, &OpenOptions { name: Some(name.to_owned()), ..OpenOptions::default() })
     }
 
     /// Opens the model in a directory of Hugging Face's layout: `config.json`, `model.safetensors` or its shards and,

@@ -420,7 +420,7 @@ fn check_revision(model: &str, revision: &str) -> Result<(), LockProblem> {
     Err(LockProblem::Revision { model: model.into(), found: revision.into(), reason })
 }
 
-fn check_path(model: &str, path: &str, before: &[LockedFile]) -> Result<(), LockProblem> {
+pub(super) fn check_path(model: &str, path: &str, before: &[LockedFile]) -> Result<(), LockProblem> {
     if !path.split('/').all(is_plain) {
         return Err(LockProblem::Path { model: model.into(), found: path.into() });
     }

@@ -205,6 +205,8 @@ impl HubError {
     /// Which of the command's exit codes this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            // Names come from the user, paths from the repository.
+            HubError::Problem(LockProblem::Path { .. }) => ErrorKind::BadFile,
             HubError::Variable { .. } | HubError::NoHome | HubError::Problem(_) => ErrorKind::Usage,
             HubError::TokenFile { .. } | HubError::Answer { .. } | HubError::Unsuitable { .. } => ErrorKind::BadFile,
             HubError::Check { source, .. } => source.kind(),

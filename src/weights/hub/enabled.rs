@@ -17,7 +17,7 @@ use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
 use serde::Deserialize;
 
-use super::lock::{CONFIG, INDEX, TOKENIZER, WEIGHTS, check_repository, is_commit, is_sha256};
+use super::lock::{CONFIG, INDEX, TOKENIZER, WEIGHTS, check_path, check_repository, is_commit, is_sha256};
 use super::{
     CheckError, CheckMode, Checked, Event, HubCache, HubError, HubOptions, LockProblem, LockedFile, LockedModel,
     Records,
@@ -41,6 +41,9 @@ pub(super) fn fetch(model: &LockedModel, options: &HubOptions, observe: Observer
     let directory = options.cache.snapshot_dir(model.repository(), model.revision());
     let io_error = |source| HubError::Io { operation: "look into", path: directory.clone(), source };
     let missing = options.cache.locate(model).map_err(io_error)?.missing;
+    if missing.is_empty() {
+        return Ok(());
+    }
     observe(Event::Missing {
         repository: model.repository(),
         revision: model.revision(),
@@ -56,7 +59,7 @@ pub(super) fn fetch(model: &LockedModel, options: &HubOptions, observe: Observer
             observe(Event::Warning(&warning));
         }
     }
-    staging.clear()
+    staging.clear(model.revision())
 }
 
 /// One file, in the staging folder, of the size and with the hash that the lock says.
@@ -149,7 +152,7 @@ pub fn lock_repository(
             None => download_unlisted(&source, sibling, observe)?.0,
         });
     }
-    staging.clear()?;
+    staging.clear(&listing.sha)?;
     let name = listing.id.rsplit('/').next().unwrap_or(&listing.id);
     Ok(LockedModel::new(name, &listing.id, &listing.sha, files)?)
 }
@@ -179,6 +182,7 @@ fn download_unlisted(
     observe: Observer<'_>,
 ) -> Result<(LockedFile, PathBuf), HubError> {
     let path = &sibling.rfilename;
+    check_path(source.repository(), path, &[])?;
     let staged = source.download(path, sibling.size, observe)?;
     let mut hashed = |done| observe(Event::Verifying { file: path, done, size: sibling.size });
     let checked = Records::disabled()
@@ -321,15 +325,17 @@ impl Staging {
         Ok(link)
     }
 
-    /// Everything is in its place: the folder goes, and the repository's with it if nothing else was put there.
-    fn clear(self) -> Result<(), HubError> {
-        match fs::remove_dir_all(&self.directory) {
+    /// Everything of `revision` is in its place: its partial files go, and the folders above them if that leaves them
+    /// empty.
+    fn clear(self, revision: &str) -> Result<(), HubError> {
+        let partial = self.directory.join(revision);
+        match fs::remove_dir_all(&partial) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(HubError::Io { operation: "remove", path: self.directory, source });
+                return Err(HubError::Io { operation: "remove", path: partial, source });
             }
             _ => {}
         }
-        let _ = fs::remove_dir(&self.repository_dir);
+        let _ = fs::remove_dir(&self.directory).and_then(|()| fs::remove_dir(&self.repository_dir));
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Source<'a> {
     repo: ApiRepo,
     /// Scheme, host and port of the hub: only they get to see the token.
     hub: String,
+    repository: String,
     revision: String,
     staging: PathBuf,
     options: &'a HubOptions,
@@ -62,7 +63,12 @@ impl<'a> Source<'a> {
     pub(super) fn new(api: &Api, repository: &str, revision: &str, staging: &Path, options: &'a HubOptions) -> Self {
         let repo = api.repo(Repo::with_revision(repository.into(), RepoType::Model, revision.into()));
         let hub = origin(&repo.url("")).unwrap_or_default();
-        Source { repo, hub, revision: revision.into(), staging: staging.join(revision), options }
+        let staging = staging.join(revision);
+        Source { repo, hub, repository: repository.into(), revision: revision.into(), staging, options }
+    }
+
+    pub(super) fn repository(&self) -> &str {
+        &self.repository
     }
 
     pub(super) fn url(&self, path: &str) -> String {
