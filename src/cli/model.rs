@@ -164,6 +164,12 @@ impl Progress {
     }
 
     fn show(&mut self, event: &Event<'_>) {
+        if signals::interrupted() {
+            // Nothing is lost: what has arrived is kept on disk, and the next try resumes there.
+            self.end();
+            note("interrupted: the next try resumes where this one ends");
+            std::process::exit(Exit::Interrupted as i32);
+        }
         match event {
             Event::Missing { repository, revision, files, size: bytes, destination } => {
                 note(format!("{repository} at {revision}: downloading {files} files, {}", size(*bytes)));

@@ -37,7 +37,6 @@ fn what_is_missing_exits_4_and_what_is_unknown_2() {
     refused(4, &["models", "verify", "gpt2"], &["not in the cache"]);
     refused(4, &["models", "lock", "someone/model"], &["offline"]);
     refused(2, &["models", "fetch", "gpt3"], &["gpt3", "gpt2"]);
-    refused(2, &["models", "lock", "no/such/repo"], &["no/such/repo"]);
 }
 
 #[test]
