@@ -8,6 +8,7 @@ pub mod forward;
 pub mod measure;
 pub mod model;
 pub mod plan;
+mod shortcuts;
 pub mod weights;
 
 /// The README's example, as a test.
