@@ -5,6 +5,8 @@
 //! is the proof that its intrinsics may run. Everything an operation calls is `#[inline(always)]`: that is how it ends
 //! up inside the function that has the target feature.
 
+use crate::gemm::PackedTile;
+use crate::gemm::arithmetic::Arithmetic;
 use half::{bf16, f16};
 
 /// Vectors of f32 of one instruction set.
@@ -52,8 +54,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`: one rounding where the processor has FMA.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The same operation on one element, so that scalar code keeps the vectors' bits.
-    fn fma_scalar(self, a: f32, b: f32, c: f32) -> f32;
+    /// Rounds both to bf16 (to nearest even) and lays them side by side: lane i holds `even[i]` in its low half and
+    /// `odd[i]` in its high half.
+    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V;
+    /// The same for `2 · LANES` consecutive values: lane i holds the values 2i (low) and 2i + 1 (high).
+    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// `acc + a.low · b.low + a.high · b.high` in each lane of pairs of bf16.
+    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
     /// The greater of the two; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lesser of the two; `b` where either is NaN.
@@ -69,10 +76,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `op` inside a function compiled for this instruction set.
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output;
-    /// `c[i][j] (+)= Σ_k a_panel[k][i] · b_panel[k][j]` for the first `rows ≤ MR` rows of a packed tile.
+    /// [`crate::gemm::tile::packed_tile`] for the first `rows ≤ MR` rows of a tile.
     /// # Safety
-    /// As for [`crate::gemm::tile::packed_tile`].
-    unsafe fn packed_tile(self, rows: usize, tile: crate::gemm::PackedTile);
+    /// As there.
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile);
 
     /// The lanes as an array in the low end, the rest zero.
     #[inline(always)]
@@ -136,6 +143,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// An operation that can be compiled for any instruction set.
 pub(crate) trait SimdOp {
     type Output;
+    /// Whether it multiplies pairs of bf16; if not, the processor's instruction for that makes no difference to it.
+    const PAIRS: bool = false;
     /// Must be `#[inline(always)]`.
     fn eval<S: Simd>(self, s: S) -> Self::Output;
 }
@@ -147,7 +156,13 @@ pub(crate) trait SimdOp {
 pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::Avx512 => crate::avx512::Avx512::detect().expect("AVX-512 was checked").run(op),
+        crate::Isa::Avx512Bf16 if Op::PAIRS => {
+            crate::avx512::Avx512::<true>::detect().expect("AVX-512 BF16 was checked").run(op)
+        }
+        #[cfg(target_arch = "x86_64")]
+        crate::Isa::Avx512 | crate::Isa::Avx512Bf16 => {
+            crate::avx512::Avx512::<false>::detect().expect("AVX-512 was checked").run(op)
+        }
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => crate::avx2::Avx2::detect().expect("AVX2 was checked").run(op),
         _ => crate::portable::Portable.run(op),
