@@ -56,7 +56,7 @@ Examples:
   lesion complete --plan 0..8 'The capital of Spain is'
   lesion complete --plan 'drop-last 4' --plan '11..=0' 'The capital of Spain is'
   lesion complete --plan '0..4,(4|5|6|7),8..12' -n 8 'The capital of Spain is'
-  lesion complete --plan '7[zero h3 h5]' --temperature 0.8 --seed 7 'One day,'
+  lesion complete --plan '0..7,7[zero h3],8..12' --temperature 0.8 'One day,'
   printf 'The capital of Spain is' | lesion complete --json -
   lesion complete --ids 0,275,325,303,1216,292 --json
   lesion complete --model gpt2 --plan 'repeat 3 x4' 'The capital of Spain is'")]
