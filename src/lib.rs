@@ -11,6 +11,8 @@ pub mod plan;
 mod shortcuts;
 pub mod weights;
 
+pub use shortcuts::Error;
+
 /// The README's example, as a test.
 #[cfg(all(doctest, feature = "mini"))]
 #[doc = include_str!("../README.md")]

@@ -8,6 +8,24 @@ use crate::measure::{LossSummary, MeasureError, token_losses};
 use crate::model::{Model, ModelError};
 use crate::plan::{Plan, PlanError, PlanExpr, PlanShape};
 use std::ops::ControlFlow;
+use thiserror::Error;
+
+/// Any of the library's errors, for those who ask everything of one function.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A model that can't be opened or lacks its tokenizer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A plan that can't be read or does not fit the model.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A forward pass that was refused.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// A measurement that was refused.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+}
 
 impl Model {
     /// What plans need to know of this model.
@@ -37,17 +55,22 @@ impl Model {
     ///
     /// # Errors
     /// Where ids or plan do not fit the model.
-    pub fn loss(&self, ids: &[u32], plan: &Plan) -> Result<LossSummary, MeasureError> {
+    pub fn loss(&self, ids: &[u32], plan: &Plan) -> Result<LossSummary, Error> {
         let mut session = Session::new(self, SessionOptions::default())?;
         Ok(token_losses(&mut session, plan, &[ids])?.iter().flatten().collect())
     }
 
-    /// What the model says behind `ids` under `plan`.
+    /// What the model says behind `ids` under `plan`; ids alone where it has no tokenizer.
     ///
     /// # Errors
     /// Where ids, plan or sampling do not fit the model.
-    pub fn complete(&self, ids: &[u32], plan: &Plan, sampling: &Sampling) -> Result<Completion, ForwardError> {
+    pub fn complete(&self, ids: &[u32], plan: &Plan, sampling: &Sampling) -> Result<Completion, Error> {
         let mut session = Session::new(self, SessionOptions::default())?;
-        complete(&mut session, plan, ids, sampling, &mut |_| ControlFlow::Continue(()))
+        let tokenizer = match self.tokenizer() {
+            Ok(tokenizer) => Some(tokenizer),
+            Err(ModelError::NoTokenizer { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(complete(&mut session, plan, ids, sampling, tokenizer, &mut |_, _| ControlFlow::Continue(()))?)
     }
 }

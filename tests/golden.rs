@@ -7,6 +7,7 @@ use lesion::model::{Model, OpenOptions};
 use lesion::plan::Plan;
 use lesion_kernels::{Dtype, Isa};
 use serde::Deserialize;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -63,7 +64,7 @@ struct Failures(Vec<String>);
 impl Failures {
     fn close(&mut self, what: &str, ours: f64, theirs: f64, bound: f64) {
         // A NaN on either side is a failure.
-        if !((ours - theirs).abs() <= bound) {
+        if (ours - theirs).abs().partial_cmp(&bound).is_none_or(Ordering::is_gt) {
             self.0.push(format!("{what}: {ours} against {theirs}, allowed {bound:e}"));
         }
     }
@@ -189,7 +190,8 @@ fn mini_greedy_completions() {
             let Some(theirs) = &row.greedy_ids else { continue };
             let plan = plan_of(&row);
             let sampling = Sampling { cache, ..Sampling::greedy(theirs.len()) };
-            let ours = complete(&mut session, &plan, &row.ids, &sampling, &mut |_| ControlFlow::Continue(())).unwrap();
+            let ours = complete(&mut session, &plan, &row.ids, &sampling, None, &mut |_, _| ControlFlow::Continue(()))
+                .unwrap();
             let Some(i) = ours.ids.iter().zip(theirs).position(|(a, b)| a != b) else {
                 failures.equal(&row.prompt, &ours.ids.len(), &theirs.len());
                 continue;

@@ -140,7 +140,7 @@ impl Conversation {
         let sampling = resolve::sampling(&self.sampling)?;
         let nll = prompt_nll(&mut self.session, &self.plan, &input)?;
         if self.output.json {
-            let completion = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_, _| Ok(()))?;
             self.output.object(&record(&self.session, &self.plan, &input, &sampling, &nll, &completion))?;
             return self.output.flush();
         }
@@ -184,12 +184,12 @@ impl Conversation {
         let sampling: Sampling = resolve::sampling(&self.sampling)?;
         let mut columns = Vec::new();
         for plan in [&self.intact, &self.plan] {
-            let completion = speak(&mut self.session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut self.session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
             if self.output.json {
                 let nll = prompt_nll(&mut self.session, plan, &input)?;
                 self.output.object(&record(&self.session, plan, &input, &sampling, &nll, &completion))?;
             }
-            columns.push((plan.label(), completion.text));
+            columns.push((plan.label(), completion.text.unwrap_or_default()));
             signals::check()?;
         }
         if self.output.json {

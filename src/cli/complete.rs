@@ -24,7 +24,7 @@ pub(crate) struct CompleteRecord<'a> {
     prompt_nll: Vec<Number>,
     prompt_mean_nll: Option<Number>,
     completion_ids: &'a [u32],
-    /// `null` where ids were given to a model without a tokenizer.
+    /// `null` where the prompt was given as ids.
     completion: Option<&'a str>,
     finish: &'static str,
     sampling: SamplingRecord<'a>,
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     for plan in &plans {
         let prompt_nll = prompt_nll(&mut session, plan, &input)?;
         if output.json {
-            let completion = speak(&mut session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
             output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
         } else if several {
             output.heading(&summary(&session, plan, &prompt_nll))?;
@@ -83,17 +83,23 @@ pub(crate) fn prompt_nll(session: &mut Session, plan: &NamedPlan, input: &Input)
     Ok(losses.concat())
 }
 
-/// Continues the input under a plan; text goes to `on_text` as it is made. After Ctrl-C it ends with what there is.
+/// Continues the input under a plan; tokens go to `on_token` as they come. After Ctrl-C it ends with what there is.
 pub(crate) fn speak(
     session: &mut Session,
     plan: &NamedPlan,
     input: &Input,
     sampling: &Sampling,
-    on_text: &mut dyn FnMut(&str) -> Result<()>,
+    on_token: &mut dyn FnMut(u32, &str) -> Result<()>,
 ) -> Result<Completion> {
     let mut failure = None;
-    let completion = forward::complete(session, &plan.plan, &input.ids, sampling, &mut |text| {
-        if let Err(error) = on_text(text) {
+    let opened = session.model().clone();
+    // Ids in, ids out: the tokenizer is not even loaded.
+    let tokenizer = match input.text {
+        Some(_) => Some(opened.tokenizer().map_err(|error| model::model_failure(&error))?),
+        None => None,
+    };
+    let completion = forward::complete(session, &plan.plan, &input.ids, sampling, tokenizer, &mut |id, text| {
+        if let Err(error) = on_token(id, text) {
             failure = Some(error);
         }
         if failure.is_some() || signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -105,7 +111,7 @@ pub(crate) fn speak(
     }
 }
 
-/// The same, with the text going to the output as it is made, and a line break after it.
+/// The same, with the text (ids for ids) going to the output as it is made, and a line break after it.
 pub(crate) fn speak_aloud(
     session: &mut Session,
     plan: &NamedPlan,
@@ -113,19 +119,16 @@ pub(crate) fn speak_aloud(
     sampling: &Sampling,
     output: &mut Output,
 ) -> Result<()> {
-    let completion = speak(session, plan, input, sampling, &mut |text| {
-        output.model_text(text)?;
+    let mut separator = "";
+    speak(session, plan, input, sampling, &mut |id, text| {
+        match input.text {
+            Some(_) => output.model_text(text)?,
+            None => output.text(&format!("{separator}{id}"))?,
+        }
+        separator = ",";
         output.flush()
     })?;
-    if !has_text(session) {
-        output.text(&completion.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
-    }
     output.line("")
-}
-
-/// Without a tokenizer a completion is ids alone.
-fn has_text(session: &Session) -> bool {
-    session.model().tokenizer().is_ok()
 }
 
 /// What a completion is in JSON.
@@ -146,7 +149,7 @@ pub(crate) fn record<'a>(
         prompt_nll: numbers(prompt_nll),
         prompt_mean_nll: LossSummary::from_iter(prompt_nll).mean().map(Number),
         completion_ids: &completion.ids,
-        completion: has_text(session).then_some(&completion.text),
+        completion: completion.text.as_deref(),
         finish: finish(completion.finish),
         sampling: SamplingRecord {
             max_tokens: sampling.max_tokens,

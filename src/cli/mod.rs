@@ -83,7 +83,6 @@ fn print(bytes: &[u8]) -> Result<Exit> {
 fn forward_failure(error: &ForwardError) -> Failure {
     let exit = match error {
         ForwardError::Team(_) => Exit::Missing,
-        ForwardError::Model(_) => Exit::BadFile,
         _ => Exit::Usage,
     };
     Failure::new(exit, error.to_string())

@@ -1,6 +1,5 @@
 //! What a forward pass refuses.
 
-use crate::model::ModelError;
 use crate::plan::StepError;
 use lesion_kernels::TeamError;
 use thiserror::Error;
@@ -14,9 +13,6 @@ pub enum ForwardError {
     /// The plan names a layer or head that the model does not have.
     #[error("plan: {0}")]
     Plan(#[from] StepError),
-    /// The model's tokenizer, which turns ids into text, is missing or broken.
-    #[error(transparent)]
-    Model(Box<ModelError>),
     /// A sequence without tokens predicts nothing.
     #[error("sequence {sequence} is empty: at least one token is needed")]
     Empty {
@@ -81,10 +77,4 @@ pub enum ForwardError {
         /// The position whose next token was to be chosen.
         position: usize,
     },
-}
-
-impl From<ModelError> for ForwardError {
-    fn from(error: ModelError) -> Self {
-        ForwardError::Model(Box::new(error))
-    }
 }

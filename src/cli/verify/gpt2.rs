@@ -131,7 +131,7 @@ fn check_run(session: &mut Session, tokenizer: &Tokenizer, run: &Run, checks: &m
     let mut length = 0;
     // A token has at least a byte: as many tokens as the record has bytes are enough.
     let sampling = Sampling::greedy(recorded.len().max(1));
-    let completion = complete(session, &plan, &prompt, &sampling, &mut |text| {
+    let completion = complete(session, &plan, &prompt, &sampling, Some(tokenizer), &mut |_, text| {
         let agrees = recorded[length.min(recorded.len())..].iter().zip(text.as_bytes()).all(|(a, b)| a == b);
         length += text.len();
         if agrees && length < recorded.len() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

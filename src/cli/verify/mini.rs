@@ -139,7 +139,7 @@ fn check_row(session: &mut Session, row: &Row, checks: &mut Vec<Check>) -> Resul
 /// The recorded tokens are the likeliest ones at each step, or within the margin of them where the sequences part.
 fn check_greedy(session: &mut Session, plan: &Plan, row: &Row) -> Result<(Status, String)> {
     let sampling = Sampling::greedy(row.greedy_ids.len());
-    let found = complete(session, plan, &row.ids, &sampling, &mut |_| ControlFlow::Continue(()))
+    let found = complete(session, plan, &row.ids, &sampling, None, &mut |_, _| ControlFlow::Continue(()))
         .map_err(|error| forward_failure(&error))?
         .ids;
     let detail = format!("recorded {:?}, found {found:?}", row.greedy_ids);
