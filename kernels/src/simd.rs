@@ -156,13 +156,10 @@ pub(crate) trait SimdOp {
 pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::Avx512Bf16 if Op::PAIRS => {
-            crate::avx512::Avx512::<true>::detect().expect("AVX-512 BF16 was checked").run(op)
-        }
-        #[cfg(target_arch = "x86_64")]
-        crate::Isa::Avx512 | crate::Isa::Avx512Bf16 => {
-            crate::avx512::Avx512::<false>::detect().expect("AVX-512 was checked").run(op)
-        }
+        crate::Isa::Avx512 => match crate::avx512::Avx512::<true>::detect() {
+            Some(with_bf16) if Op::PAIRS => with_bf16.run(op),
+            _ => crate::avx512::Avx512::<false>::detect().expect("AVX-512 was checked").run(op),
+        },
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => crate::avx2::Avx2::detect().expect("AVX2 was checked").run(op),
         _ => crate::portable::Portable.run(op),

@@ -188,6 +188,7 @@ fn finish(finish: Finish) -> &'static str {
         Finish::Stop => "stop",
         Finish::Context => "context",
         Finish::EndOfText => "end-of-text",
+        Finish::NotANumber { .. } => "not-a-number",
         Finish::Cancelled => "cancelled",
     }
 }

@@ -31,6 +31,13 @@ pub enum Finish {
     EndOfText,
     /// The context is full.
     Context,
+    /// A broken model's logits are no distribution: no token can be chosen.
+    NotANumber {
+        /// How many of the logits are NaN.
+        count: usize,
+        /// The position whose next token was to be chosen, counted from the prompt's first.
+        position: usize,
+    },
     /// The caller broke off.
     Cancelled,
 }
@@ -41,8 +48,7 @@ pub enum Finish {
 /// still turn out to start a stop text (so it may be empty; without a tokenizer it always is). It may break off.
 ///
 /// # Errors
-/// Where prompt, plan or sampling do not fit, or stop texts come without a tokenizer; [`ForwardError::NotANumber`] where
-/// a broken model's logits are no distribution.
+/// Where prompt, plan or sampling do not fit, or stop texts come without a tokenizer.
 pub fn complete(
     session: &mut Session,
     plan: &Plan,
@@ -62,19 +68,21 @@ pub fn complete(
     let mut stream = TextStream::new(&sampling.stop);
     let mut text = tokenizer.map(|_| String::new());
     let mut ids = prompt.to_vec();
-    let capacity = config.n_positions.min(prompt.len() + sampling.max_tokens);
-    let mut cache = sampling.cache.then(|| Cache::new(config, plan, capacity));
+    let capacity = config.n_positions.min(prompt.len().saturating_add(sampling.max_tokens));
+    let mut cache = if sampling.cache { Some(Cache::new(&model, plan, capacity)?) } else { None };
     let mut finish = (sampling.max_tokens == 0).then_some(Finish::Length);
     while finish.is_none() {
         let logits = match &mut cache {
             Some(cache) => session.extend(plan, cache, &ids[cache.tokens()..])?,
             None => session.logits(plan, &ids)?,
         };
-        let id = sampler.choose(&logits).map_err(|nan| ForwardError::NotANumber {
-            nan,
-            vocab_size: logits.len(),
-            position: ids.len() - 1,
-        })?;
+        let id = match sampler.choose(&logits) {
+            Ok(id) => id,
+            Err(count) => {
+                finish = Some(Finish::NotANumber { count, position: ids.len() - 1 });
+                break;
+            }
+        };
         ids.push(id);
         let ends = sampling.stop_at_end_of_text && id == config.eos_token_id;
         let bytes = tokenizer.filter(|_| !ends).and_then(|tokenizer| tokenizer.token_bytes(id)).unwrap_or_default();

@@ -117,7 +117,7 @@ impl Session {
     pub fn extend(&mut self, plan: &Plan, cache: &mut Cache, ids: &[u32]) -> Result<Vec<f32>, ForwardError> {
         let batch = Batch::continuation(ids, cache.tokens);
         batch.check(self.model.config())?;
-        cache.check(plan, cache.tokens + ids.len())?;
+        cache.check(&self.model, plan, cache.tokens + ids.len())?;
         let logits = self.pass(plan, &batch, Some(cache), None, |pass| pass.logits([ids.len() - 1]))?;
         cache.tokens += ids.len();
         Ok(logits)

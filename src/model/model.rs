@@ -110,6 +110,11 @@ impl Model {
         Ok(Model(Arc::new(Inner { name, config, parameters, checkpoint, warnings, tokenizer_file, tokenizer })))
     }
 
+    /// Whether the two are clones of one opened model.
+    pub(crate) fn is_same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The hyperparameters.
     pub fn config(&self) -> &Config {
         &self.0.config
