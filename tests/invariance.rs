@@ -1,5 +1,7 @@
 //! What must not change a bit: how the intact plan is written, the number of threads, the batch, the cache.
 
+#![cfg(feature = "mini")]
+
 use lesion::forward::{Batch, Cache, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Windows, token_losses, windowed_losses};
 use lesion::model::Model;
@@ -200,6 +202,31 @@ fn windows_of_a_long_text() {
     }
 }
 
+/// The loss of many rows takes far less memory than their logits would.
+#[test]
+fn losses_never_hold_the_logits() {
+    let ids = &sequences(&[256])[0];
+    let mut session = session(Isa::best(), 2);
+    let batch = vec![&ids[..]; 8];
+    token_losses(&mut session, &Plan::none(), &batch).unwrap();
+    let logits = 8 * 256 * 2048 * size_of::<f32>();
+    assert!(session.memory() < logits / 2, "{} bytes, the logits are {logits}", session.memory());
+}
+
+#[test]
+fn one_call_from_text_to_result() {
+    let model = Model::open("mini").unwrap();
+    let ids = model.encode("The capital of Spain is Madrid.").unwrap();
+    let plan = model.plan("drop-last 4").unwrap();
+    let losses = token_losses(&mut session(Isa::best(), 1), &plan, &[&ids]).unwrap().concat();
+    let summary = model.loss(&ids, &plan).unwrap();
+    assert_eq!((summary.tokens, summary.sum), (losses.len(), losses.iter().sum::<f64>()));
+    let said = model.complete(&ids[..ids.len() - 2], &plan, &Sampling::greedy(1)).unwrap();
+    assert_eq!(said.text.as_deref(), Some(" Madrid"));
+    let error = lesion::Error::from(model.plan("0..13").unwrap_err()).to_string();
+    assert_eq!(error, "plan `0..13`, column 1: layer 12 of 12: layers are 0..=11");
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let mut session = session(Isa::best(), 1);
@@ -215,4 +242,8 @@ fn what_does_not_fit_is_refused() {
     let error = refused(&mut session, &Plan::intact(13), &[0, 1]);
     assert!(error.contains("steps.12") && error.contains("0..=11"), "{error}");
     assert_eq!(token_losses(&mut session, &intact, &[&[3]]).unwrap(), [Vec::<f64>::new()]);
+    let empty = session.score(&intact, &Batch::default(), &[]).unwrap_err().to_string();
+    assert_eq!(empty, "the batch is empty: at least one sequence is needed");
+    let row = session.score(&intact, &Batch::new([&[1, 2][..]]), &[Target { row: 2, id: 0 }]).unwrap_err().to_string();
+    assert_eq!(row, "row 2 of 2: the batch has no such row");
 }

@@ -108,7 +108,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn max_lane(self, v: Self::V) -> f32 {
         let a = self.to_array(v);
-        a[..Self::LANES].iter().fold(f32::NEG_INFINITY, |m, &x| if m >= x { m } else { x })
+        a[..Self::LANES].iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
     }
 
     /// `eˣ`, at most 1.02 ULP from the true value (over every f32: 1.0103 with FMA, 0.9903 without); exact classes at

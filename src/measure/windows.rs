@@ -9,8 +9,8 @@ use crate::plan::Plan;
 ///
 /// The first window holds the first `length` tokens. Each further one ends `stride` tokens later (the last at the
 /// text's end) and is `length` tokens long; only the tokens that no earlier window scored are scored in it, so behind the
-/// first window every token has at least `length − stride` tokens of context. With BOS every
-/// window starts with it, as every text the model saw in this setting did, and has one text token less.
+/// first window every token has at least `length − stride` tokens of context. With BOS every window starts with it and has
+/// one text token less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// Tokens of a window, BOS included.
