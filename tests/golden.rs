@@ -190,6 +190,10 @@ fn mini_greedy_completions() {
     for (mut session, cache) in sessions(&model).map(|s| (s, true)).chain(sessions(&model).map(|s| (s, false))) {
         for row in mini_rows() {
             let Some(theirs) = &row.greedy_ids else { continue };
+            // Recomputing long prompts for every token takes minutes and shows nothing that short ones don't.
+            if !cache && row.ids.len() > 64 {
+                continue;
+            }
             let plan = plan_of(&row);
             let sampling = Sampling { cache, ..Sampling::greedy(theirs.len()) };
             let ours = complete(&mut session, &plan, &row.ids, &sampling, None, &mut |_, _| ControlFlow::Continue(()))
