@@ -285,7 +285,7 @@ mod tests {
     fn panics_of_several_threads_end_with_their_loop() {
         let mut pool = Pool::new(3).unwrap();
         pool.enter(|leader| {
-            for _ in 0..LOOPS.min(50) {
+            for _ in 0..LOOPS / 2 {
                 let outcome = catch_unwind(AssertUnwindSafe(|| leader.for_each(64, |_| panic!("every task"))));
                 assert!(outcome.is_err());
                 exactly_once(leader, 64);
