@@ -86,7 +86,7 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     let (mut sum, mut weighted, mut rank) = (0.0, 0.0, 0);
     for p in partials {
         rank += p.greater;
-        // An all −∞ tile has sum 0 or, where every tile is, NaN: both as the definition says.
+        // An all −∞ tile has sum 0; where every tile is, the log-sum-exp is ln 0 and the entropy 0 / 0.
         let shift = if p.max == max { 0.0 } else { f64::from(p.max) - f64::from(max) };
         let factor = shift.exp();
         sum += factor * f64::from(p.sum);

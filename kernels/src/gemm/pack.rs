@@ -174,3 +174,67 @@ fn pack_out_in<S: Simd, E: Element>(
         column += lanes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+    use crate::simd::{SimdOp, dispatch};
+
+    /// Packs blocks of matrices whose elements are their own indices, padding included, over what an earlier use left.
+    struct Pack {
+        k: Range<usize>,
+        columns: Range<usize>,
+    }
+
+    const K: usize = 40;
+    const N: usize = 70;
+
+    impl SimdOp for Pack {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            let Pack { k, columns } = self;
+            let a: Vec<f32> = (0..S::MR * K).map(|at| at as f32).collect();
+            for rows in 1..=S::MR {
+                let mut panel = vec![f32::NAN; k.len() * S::MR];
+                pack_a_panel(s, &a[..rows * K], K, k.clone(), rows, &mut panel);
+                for (at, &x) in panel.iter().enumerate() {
+                    let (i, row) = (k.start + at / S::MR, at % S::MR);
+                    assert_eq!(x, if row < rows { a[row * K + i] } else { 0.0 }, "{k:?}, {rows} rows: ({i}, {row})");
+                }
+            }
+            // Below 2048, f16 holds every integer.
+            let index = |i: usize, j: usize| ((i * N + j) % 2_048) as f32;
+            for layout in [Layout::InOut, Layout::OutIn] {
+                let at =
+                    |at: usize| if layout == Layout::InOut { index(at / N, at % N) } else { index(at % K, at / K) };
+                let f32s: Vec<f32> = (0..K * N).map(at).collect();
+                let f16s: Vec<f16> = f32s.iter().map(|&x| f16::from_f32(x)).collect();
+                let bf16s: Vec<bf16> = f32s.iter().map(|&x| bf16::from_f32(x)).collect();
+                for data in [WeightData::F32(&f32s), WeightData::F16(&f16s), WeightData::Bf16(&bf16s)] {
+                    let nr = S::NV * S::LANES;
+                    let mut out = vec![f32::NAN; columns.len().next_multiple_of(nr) * k.len()];
+                    pack_b(s, &WeightMatrix { data, k: K, n: N, layout }, k.clone(), columns.clone(), &mut out);
+                    for (at, &x) in out.iter().enumerate() {
+                        let (i, j) = (k.start + at / nr % k.len(), columns.start + at / (nr * k.len()) * nr + at % nr);
+                        let want = if j < columns.end { index(i, j) } else { 0.0 };
+                        let want = if let WeightData::Bf16(_) = data { bf16::from_f32(want).to_f32() } else { want };
+                        assert_eq!(x, want, "{layout:?} {:?} {k:?} × {columns:?}: ({i}, {j})", data.dtype());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_are_packed_whole_and_padded_with_zeros() {
+        for isa in Isa::available() {
+            for k in [0..1, 0..K, 3..19, 8..24, 39..40, 5..36] {
+                for columns in [0..1, 0..N, 3..35, 32..64, 64..N, 7..24] {
+                    dispatch(isa, Pack { k: k.clone(), columns });
+                }
+            }
+        }
+    }
+}
