@@ -150,6 +150,8 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
         crate::Isa::Avx512 => crate::avx512::Avx512::detect().expect("AVX-512 was checked").run(op),
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => crate::avx2::Avx2::detect().expect("AVX2 was checked").run(op),
+        #[cfg(target_arch = "aarch64")]
+        crate::Isa::Neon => crate::neon::Neon::detect().expect("NEON was checked").run(op),
         _ => crate::portable::Portable.run(op),
     }
 }
