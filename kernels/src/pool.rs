@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
-    const LOOPS: usize = if cfg!(miri) { 5 } else { 200 };
+    const LOOPS: usize = if cfg!(miri) { 5 } else { 100 };
     const MOST_THREADS: usize = if cfg!(miri) { 3 } else { 8 };
 
     /// One loop: every task runs exactly once.

@@ -137,7 +137,7 @@ fn attention() {
         let shape = HeadShape { heads: 2, head_dim: dim };
         let row = 3 * shape.width();
         let clean = rng.normals(tokens * row);
-        for at in positions(tokens * row).step_by(if dim == 17 { 5 } else { 1 }) {
+        for at in positions(tokens * row).step_by(if dim > 1 { 7 } else { 1 }) {
             for value in SPECIAL {
                 let mut qkv = clean.clone();
                 qkv[at] = value;
@@ -220,15 +220,15 @@ fn cross_entropy() {
             for value in SPECIAL {
                 let mut logits = clean.clone();
                 logits[at] = value;
-                for layout in LAYOUTS {
-                    let b = Weights::new(&logits, 1, n, layout, Dtype::F32);
-                    for target in [at, (at + 1) % n] {
-                        for team in &mut teams {
-                            let mut out = [RowScore::default()];
-                            team.enter(|kernels| kernels.cross_entropy(&[1.0], b.matrix(), &[target as u32], &mut out));
-                            let what = format!("{n} logits {} {value} at {at}, target {target}", team.isa());
-                            check_score(&mut failures, out[0], &widened(&logits), target, &what);
-                        }
+                let b = Weights::new(&logits, 1, n, LAYOUTS[at % 2], Dtype::F32);
+                let targets = [at, (at + 1) % n];
+                for team in &mut teams {
+                    let mut out = [RowScore::default(); 2];
+                    let of = targets.map(|target| target as u32);
+                    team.enter(|kernels| kernels.cross_entropy(&[1.0; 2], b.matrix(), &of, &mut out));
+                    for (got, target) in out.into_iter().zip(targets) {
+                        let what = format!("{n} logits {} {value} at {at}, target {target}", team.isa());
+                        check_score(&mut failures, got, &widened(&logits), target, &what);
                     }
                 }
             }

@@ -101,7 +101,8 @@ impl Case {
 }
 
 /// One shape in every way. The first result of an instruction set and epilogue is compared with f64, all others with its
-/// bits: neither dtype, layout (of equal weights) nor threads may change one.
+/// bits: neither dtype, layout (of equal weights) nor threads may change one. Several threads take one dtype and layout a
+/// shape, in turn.
 fn every_way(
     failures: &mut Failures,
     teams: &mut [Team],
@@ -112,10 +113,12 @@ fn every_way(
     let dense = if exact { rng.integers(k * n) } else { rng.short(k * n) };
     let ways = Weights::every_way(&dense, k, n);
     let case = Case::new(rng, m, &ways[0].matrix(), exact);
-    for finish in FINISHES {
+    let turn = rng.below(ways.len());
+    for (i, finish) in FINISHES.into_iter().enumerate() {
         let mut first: Option<(Isa, Vec<f32>)> = None;
         for team in teams.iter_mut() {
-            for b in &ways {
+            let ways = if team.threads() == 1 { &ways[..] } else { &ways[(turn + i) % ways.len()..][..1] };
+            for b in ways {
                 let got = case.run(team, b.matrix(), finish);
                 let (isa, threads, dtype) = (team.isa(), team.threads(), b.matrix().data.dtype());
                 let what = || format!("{m}×{k}×{n} {isa} {threads} threads {dtype:?} {:?} {finish:?}", b.layout);

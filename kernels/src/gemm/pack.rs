@@ -230,8 +230,9 @@ mod tests {
     #[test]
     fn blocks_are_packed_whole_and_padded_with_zeros() {
         for isa in Isa::available() {
-            for k in [0..1, 0..K, 3..19, 8..24, 39..40, 5..36] {
-                for columns in [0..1, 0..N, 3..35, 32..64, 64..N, 7..24] {
+            let (some_k, some_columns) = if cfg!(miri) { (1, 2) } else { (6, 6) };
+            for k in [3..19, 0..1, 0..K, 8..24, 39..40, 5..36].into_iter().take(some_k) {
+                for columns in [64..N, 3..35, 0..1, 0..N, 32..64, 7..24].into_iter().take(some_columns) {
                     dispatch(isa, Pack { k: k.clone(), columns });
                 }
             }
