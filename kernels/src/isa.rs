@@ -97,3 +97,14 @@ impl FromStr for Isa {
         Isa::available().find(|isa| isa.name() == text).ok_or_else(|| UnavailableIsa { asked: text.to_owned() })
     }
 }
+
+#[cfg(all(test, target_arch = "aarch64", not(miri)))]
+mod tests {
+    use super::*;
+
+    /// Or the other tests would pass without running it.
+    #[test]
+    fn neon_is_there() {
+        assert_eq!(Isa::best(), Isa::Neon);
+    }
+}
