@@ -10,6 +10,8 @@ pub enum Isa {
     Avx512,
     /// AVX2 with FMA and F16C: 8 lanes of f32.
     Avx2,
+    /// NEON: 8 lanes of f32 in two registers.
+    Neon,
     /// Rust without intrinsics.
     Portable,
 }
@@ -32,7 +34,7 @@ impl std::error::Error for UnavailableIsa {}
 
 impl Isa {
     /// Every instruction set there are kernels for, the widest first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this processor (and operating system) can run it.
     pub fn is_available(self) -> bool {
@@ -52,6 +54,11 @@ impl Isa {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => false,
+            // Miri knows no assembler, which NEON's prefetch is written in.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => !cfg!(miri) && std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
@@ -70,6 +77,7 @@ impl Isa {
         match self {
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
             Isa::Portable => "portable",
         }
     }
@@ -87,5 +95,16 @@ impl FromStr for Isa {
     /// Parses a name; an unknown name and an instruction set this machine lacks are the same error.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Isa::available().find(|isa| isa.name() == text).ok_or_else(|| UnavailableIsa { asked: text.to_owned() })
+    }
+}
+
+#[cfg(all(test, target_arch = "aarch64", not(miri)))]
+mod tests {
+    use super::*;
+
+    /// Or the other tests would pass without running it.
+    #[test]
+    fn neon_is_there() {
+        assert_eq!(Isa::best(), Isa::Neon);
     }
 }

@@ -162,6 +162,8 @@ pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
         },
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => crate::avx2::Avx2::detect().expect("AVX2 was checked").run(op),
+        #[cfg(target_arch = "aarch64")]
+        crate::Isa::Neon => crate::neon::Neon::detect().expect("NEON was checked").run(op),
         _ => crate::portable::Portable.run(op),
     }
 }
@@ -390,7 +392,7 @@ mod tests {
         type Output = ();
         #[inline(always)]
         fn eval<S: Simd>(self, s: S) {
-            for start in (0..=u16::MAX).step_by(if cfg!(miri) { 16 * 61 } else { 16 }) {
+            for start in (0..=u16::MAX).step_by(S::LANES * if cfg!(miri) { 61 } else { 1 }) {
                 let halves: [f16; 16] = std::array::from_fn(|i| f16::from_bits(start | i as u16));
                 let brains: [bf16; 16] = std::array::from_fn(|i| bf16::from_bits(start | i as u16));
                 // SAFETY: 16 elements; no instruction set has more lanes.
