@@ -419,6 +419,7 @@ pub(crate) struct OutputArgs {
 pub(crate) enum IsaArg {
     Avx512,
     Avx2,
+    Neon,
     Portable,
 }
 

@@ -37,6 +37,7 @@ fn available(asked: IsaArg) -> Result<Isa> {
     let isa = match asked {
         IsaArg::Avx512 => Isa::Avx512,
         IsaArg::Avx2 => Isa::Avx2,
+        IsaArg::Neon => Isa::Neon,
         IsaArg::Portable => Isa::Portable,
     };
     if isa.is_available() {
