@@ -7,7 +7,7 @@ use lesion::measure::{self, LossSummary};
 use serde::Serialize;
 
 use super::args::Complete;
-use super::failure::{Exit, Result};
+use super::failure::{Exit, Failure, Result};
 use super::output::{Number, Output, SCHEMA_VERSION, note, numbers, shown};
 use super::resolve::{self, Input, NamedPlan};
 use super::{forward_failure, measure_failure, model, signals};
@@ -27,6 +27,9 @@ pub(crate) struct CompleteRecord<'a> {
     /// `null` where the prompt was given as ids.
     completion: Option<&'a str>,
     finish: &'static str,
+    /// With `not-a-number`: how many logits were NaN, and the position whose next token they should have chosen.
+    nan_logits: Option<usize>,
+    position: Option<usize>,
     sampling: SamplingRecord<'a>,
     isa: &'static str,
     threads: usize,
@@ -46,17 +49,24 @@ struct SamplingRecord<'a> {
 
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
     let sampling = resolve::sampling(&args.sampling)?;
+    args.prompt.text.given()?;
+    if args.prompt.text.ids.is_some() && !sampling.stop.is_empty() {
+        return Err(Failure::usage("--stop with --ids: ids in means ids out, and a stop text is no id"));
+    }
+    let plans = resolve::parse_all(&args.plan.plan)?;
+    let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&args.plan.plan, model.config())?;
+    let plans = resolve::plans(&plans, &model)?;
     let input = Input::prompt(&model, &args.prompt)?;
     input.within_context(model.config())?;
-    let mut session = resolve::session(&model, &args.engine)?;
+    let mut session = resolve::session(&model, engine)?;
     let several = plans.len() > 1;
     for plan in &plans {
         let prompt_nll = prompt_nll(&mut session, plan, &input)?;
         if output.json {
             let completion = speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
+            model::check_unchanged(&model, args.model.read())?;
             output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
         } else if several {
             output.heading(&summary(&session, plan, &prompt_nll))?;
@@ -68,6 +78,7 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
         }
         signals::check()?;
     }
+    model::check_unchanged(&model, args.model.read())?;
     if !output.json {
         let uniform = (model.config().vocab_size as f64).ln();
         let baseline = format!("uniform baseline ln V: {} nats per token", shown(uniform));
@@ -105,10 +116,18 @@ pub(crate) fn speak(
         if failure.is_some() || signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| forward_failure(&error))?;
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(completion),
+    if let Some(failure) = failure {
+        return Err(failure);
     }
+    if let Finish::NotANumber { count, position } = completion.finish {
+        note(format!("{}: {}", plan.label(), not_a_number(count, position)));
+    }
+    Ok(completion)
+}
+
+/// What a completion that NaN ended has to say.
+pub(crate) fn not_a_number(count: usize, position: usize) -> String {
+    format!("{count} logits at position {position} are NaN: no next token can be chosen")
 }
 
 /// The same, with the text (ids for ids) going to the output as it is made, and a line break after it.
@@ -140,6 +159,10 @@ pub(crate) fn record<'a>(
     prompt_nll: &[f64],
     completion: &'a Completion,
 ) -> CompleteRecord<'a> {
+    let nan = match completion.finish {
+        Finish::NotANumber { count, position } => Some((count, position)),
+        _ => None,
+    };
     CompleteRecord {
         schema_version: SCHEMA_VERSION,
         model: session.model().name().to_owned(),
@@ -151,6 +174,8 @@ pub(crate) fn record<'a>(
         completion_ids: &completion.ids,
         completion: completion.text.as_deref(),
         finish: finish(completion.finish),
+        nan_logits: nan.map(|(count, _)| count),
+        position: nan.map(|(_, position)| position),
         sampling: SamplingRecord {
             max_tokens: sampling.max_tokens,
             temperature: sampling.temperature,
