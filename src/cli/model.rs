@@ -56,7 +56,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
     let model = match pinned {
         Some(pinned) => {
             let directory = resolve(pinned, &options, mode)?;
-            open_directory(&directory, OpenOptions { read, name: Some(pinned.name().to_owned()) })?
+            opened(Model::open_locked(&directory, pinned, read), read)?
         }
         None if args.model.is_dir() => {
             if args.verify {
@@ -65,7 +65,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
                     shown_path(&args.model)
                 )));
             }
-            open_directory(&args.model, OpenOptions { read, ..OpenOptions::default() })?
+            opened(Model::open_dir(&args.model, &OpenOptions { read, ..OpenOptions::default() }), read)?
         }
         None => return Err(unknown_model(&args.model, &lock)),
     };
@@ -88,10 +88,9 @@ fn unknown_model(asked: &Path, lock: &WeightsLock) -> Failure {
     Failure::usage(message).with_help("`lesion models lock OWNER/NAME --output FILE` pins another, for --lock FILE")
 }
 
-fn open_directory(directory: &Path, options: OpenOptions) -> Result<Model> {
-    let mapped = options.read == ReadMode::Map;
-    let model = Model::open_dir(directory, &options).map_err(|error| model_failure(&error))?;
-    if mapped {
+fn opened(model: std::result::Result<Model, ModelError>, read: ReadMode) -> Result<Model> {
+    let model = model.map_err(|error| model_failure(&error))?;
+    if read == ReadMode::Map {
         signals::guard_mapped(model.checkpoint().files());
     }
     Ok(model)
