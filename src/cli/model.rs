@@ -99,8 +99,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
         Some(pinned) => {
             let options = hub_options()?;
             let directory = resolve(pinned, &options, mode)?;
-            let named = OpenOptions { read, name: Some(pinned.name().to_owned()) };
-            (open_directory(&directory, named)?, options.records)
+            (opened(&directory, read, || Model::open_locked(&directory, pinned, read))?, options.records)
         }
         None if args.model.is_dir() => {
             if args.verify {
@@ -109,7 +108,8 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
                     shown_path(&args.model)
                 )));
             }
-            (open_directory(&args.model, OpenOptions { read, ..OpenOptions::default() })?, local_records())
+            let options = OpenOptions { read, ..OpenOptions::default() };
+            (opened(&args.model, read, || Model::open_dir(&args.model, &options))?, local_records())
         }
         None => return Err(unknown_model(&args.model, &lock)),
     };
@@ -132,14 +132,18 @@ fn unknown_model(asked: &Path, lock: &WeightsLock) -> Failure {
     Failure::usage(message).with_help("`lesion models lock OWNER/NAME --output FILE` pins another, for --lock FILE")
 }
 
-fn open_directory(directory: &Path, options: OpenOptions) -> Result<Model> {
-    let mapped = options.read == ReadMode::Map;
-    if mapped {
+/// Opens a model whose files lie in `directory`, guarded against their truncation where they are mapped.
+fn opened(
+    directory: &Path,
+    read: ReadMode,
+    open: impl FnOnce() -> std::result::Result<Model, ModelError>,
+) -> Result<Model> {
+    if read == ReadMode::Map {
         // Opening reads pages already; which files they are in is known after it.
         signals::guard_mapped(&[directory.to_owned()]);
     }
-    let model = Model::open_dir(directory, &options).map_err(|error| model_failure(&error))?;
-    if mapped {
+    let model = open().map_err(|error| model_failure(&error))?;
+    if read == ReadMode::Map {
         signals::guard_mapped(model.checkpoint().files());
     }
     Ok(model)

@@ -73,8 +73,8 @@ fn list(lock: &LockArgs, args: &OutputArgs) -> Result<Exit> {
 }
 
 fn locked_record<'a>(model: &'a LockedModel, options: &HubOptions) -> ModelRecord<'a> {
-    let directory = options.cache.snapshot_dir(model.repository(), model.revision());
-    let cached = model.files().iter().all(|file| directory.join(&file.path).exists());
+    let complete = options.cache.locate(model).ok().filter(|found| found.missing.is_empty());
+    let cached = complete.is_some();
     ModelRecord {
         schema_version: SCHEMA_VERSION,
         model: model.name(),
@@ -82,7 +82,7 @@ fn locked_record<'a>(model: &'a LockedModel, options: &HubOptions) -> ModelRecor
         revision: Some(model.revision()),
         size: model.files().iter().map(|file| file.size).sum(),
         cached,
-        path: cached.then(|| shown_path(&directory)),
+        path: complete.map(|found| shown_path(&found.directory)),
     }
 }
 

@@ -24,7 +24,7 @@ mod resolve;
 pub mod synthetic;
 mod tensor;
 
-pub use cache::{CachedSnapshot, HubCache};
+pub use cache::{CachedSnapshot, HubCache, Located};
 pub use checkpoint::{Checkpoint, NonFinite};
 pub use error::{HeaderError, WeightsError};
 pub use error_kind::ErrorKind;
