@@ -293,7 +293,7 @@ fn full_shape_from_16_bit_files() {
 /// A model of GPT-2 small's shape; its files are gone from the directory tree, but mapped.
 fn synthetic(dtype: Dtype) -> Model {
     let directory = tempfile::tempdir().unwrap();
-    lesion::weights::synthetic::write_model(directory.path(), 12, dtype).unwrap();
+    lesion::model::synthetic::write_model(directory.path(), 12, dtype).unwrap();
     Model::open_dir(directory.path(), &OpenOptions::default()).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lesion::weights::synthetic::write_model;
+use lesion::model::synthetic::write_model;
 use lesion::weights::{CheckMode, Dtype, HubOptions, LockedModel, WeightsLock};
 use serde::Serialize;
 
