@@ -1,6 +1,8 @@
 //! Parity with Hugging Face transformers in f64: the embedded model and the full 124M shape, intact and corrupted, on
 //! every instruction set.
 
+#![cfg(feature = "mini")]
+
 use lesion::forward::{Batch, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Answered, answer_losses, token_losses};
 use lesion::model::{Model, OpenOptions};

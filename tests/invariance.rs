@@ -1,5 +1,7 @@
 //! What must not change a bit: how the intact plan is written, the number of threads, the batch, the cache.
 
+#![cfg(feature = "mini")]
+
 use lesion::forward::{Batch, Cache, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Windows, token_losses, windowed_losses};
 use lesion::model::Model;
