@@ -32,10 +32,10 @@ fn the_cache_is_where_hugging_face_has_it() {
 
 #[test]
 fn what_is_missing_exits_4_and_what_is_unknown_2() {
-    refused(4, &["models", "fetch", "gpt2"], &["gpt2", "offline"]);
+    refused(4, &["models", "fetch", "gpt2"], &["gpt2", "downloading is off"]);
     refused(4, &["complete", "--model", "gpt2", "x"], &["gpt2", "not in the cache"]);
     refused(4, &["models", "verify", "gpt2"], &["not in the cache"]);
-    refused(4, &["models", "lock", "someone/model"], &["offline"]);
+    refused(4, &["models", "lock", "someone/model"], &["downloading is off"]);
     refused(2, &["models", "fetch", "gpt3"], &["gpt3", "gpt2"]);
 }
 
