@@ -15,6 +15,7 @@ mod gemm;
 mod isa;
 mod kernels;
 mod norm;
+mod peak;
 mod pool;
 mod portable;
 pub mod reference;
