@@ -5,9 +5,7 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use lesion_kernels::{
-    Dtype, Epilogue, HeadShape, KvSpan, KvStore, Layout, RowScore, TILE, WeightData, WeightMatrix,
-};
+use lesion_kernels::{Dtype, Epilogue, HeadShape, KvSpan, KvStore, Layout, RowScore, TILE, WeightData, WeightMatrix};
 use support::{Weights, activations, isas, team};
 
 const WIDTH: usize = 768;

@@ -10,3 +10,8 @@ pub mod measure;
 pub mod model;
 pub mod plan;
 pub mod weights;
+
+/// The README's example, as a test.
+#[cfg(all(doctest, feature = "mini"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -56,6 +57,11 @@ class Unavailable(Exception):
     """A peer that can't run here, and why."""
 
 
+def anonymous(line):
+    """The start of a line of a log, without this machine's paths."""
+    return re.sub(r"(/[\w.@+-]+){2,}", lambda path: ".../" + path[0].rsplit("/", 1)[1], line)[:300]
+
+
 def note(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -67,7 +73,7 @@ def call(command, log, **kwargs):
         code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, **kwargs).returncode
     if code != 0:
         lines = [line for line in Path(log).read_text(errors="replace").splitlines() if line.strip()]
-        raise Unavailable(f"{Path(command[0]).name} ended with {code}: {lines[-1][:300] if lines else 'no output'}")
+        raise Unavailable(f"{Path(command[0]).name} ended with {code}: {anonymous(lines[-1]) if lines else 'no output'}")
 
 
 class Setup:
@@ -178,7 +184,7 @@ class Worker:
             self.process.wait()
             self.stderr.flush()
             last = Path(self.stderr.name).read_text(errors="replace").strip().splitlines()
-            raise Unavailable(f"ended with {self.process.returncode}: {last[-1][:300] if last else 'no output'}")
+            raise Unavailable(f"ended with {self.process.returncode}: {anonymous(last[-1]) if last else 'no output'}")
         return json.loads(line)
 
     def ask(self, work, times=1):

@@ -395,7 +395,7 @@ fn softmax_step<S: Simd>(s: S, scores: &mut [f32], scale: f32, max: &mut f32, su
     }
     let factor = s.to_array(s.exp(s.splat(*max - shift)))[0];
     *max = new;
-    *sum = s.fma_scalar(*sum, factor, s.sum(total));
+    *sum = *sum * factor + s.sum(total);
     factor
 }
 

@@ -1,20 +1,36 @@
 //! AVX-512 vectors: 16 lanes.
 
 use crate::gemm::PackedTile;
+use crate::gemm::arithmetic::Arithmetic;
 use crate::gemm::tile::packed_tile;
 use crate::simd::{Simd, SimdOp};
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
-/// Proof that the processor has AVX-512 F, BW, DQ and VL.
+/// Proof that the processor has AVX-512 F, BW, DQ and VL; with `BF16` also its dot product of bf16 pairs.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// The token, if the processor has the instructions.
     #[inline(always)]
-    pub(crate) fn detect() -> Option<Avx512> {
-        crate::Isa::Avx512.is_available().then_some(Avx512(()))
+    pub(crate) fn detect() -> Option<Self> {
+        let isa = if BF16 { crate::Isa::Avx512Bf16 } else { crate::Isa::Avx512 };
+        isa.is_available().then_some(Avx512(()))
+    }
+}
+
+/// Rounds to bf16, to nearest even, left in the high half of each lane; a NaN stays one.
+#[inline(always)]
+unsafe fn round_bf16(v: __m512) -> __m512i {
+    // SAFETY: the caller holds a token; register operands only.
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        let kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x40_0000));
+        _mm512_and_si512(kept, _mm512_set1_epi32(-0x1_0000))
     }
 }
 
@@ -24,7 +40,7 @@ fn first(n: usize) -> __mmask16 {
 }
 
 // SAFETY (all arithmetic below): the token proves that the processor has the instructions; register operands only.
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     // 12 × 2 accumulators + 2 vectors of b + 1 broadcast = 27 of 32 registers; 24 FMAs per 14 loads.
     const MR: usize = 12;
@@ -97,9 +113,38 @@ impl Simd for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    fn fma_scalar(self, a: f32, b: f32, c: f32) -> f32 {
-        // SAFETY: see the impl; AVX-512 includes FMA.
-        unsafe { _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c))) }
+    fn pair_bf16(self, even: __m512, odd: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe {
+            let low = _mm512_srli_epi32::<16>(round_bf16(even));
+            _mm512_castsi512_ps(_mm512_or_si512(round_bf16(odd), low))
+        }
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, low: __m512, high: __m512) -> __m512 {
+        // Even values to the low halves, odd values to the high ones.
+        // SAFETY: see the impl.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            self.pair_bf16(_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high))
+        }
+    }
+    #[inline(always)]
+    fn dot_bf16(self, a: __m512, b: __m512, acc: __m512) -> __m512 {
+        // SAFETY: see the impl; BF16 is part of the proof. The casts reinterpret 512 bits.
+        unsafe {
+            if BF16 {
+                return _mm512_dpbf16_ps(
+                    acc,
+                    std::mem::transmute::<__m512, __m512bh>(a),
+                    std::mem::transmute::<__m512, __m512bh>(b),
+                );
+            }
+            let low = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v)));
+            let high = |v| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(-0x1_0000)));
+            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), acc))
+        }
     }
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
@@ -161,29 +206,33 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn compiled<Op: SimdOp>(s: Avx512, op: Op) -> Op::Output {
+        fn compiled<Op: SimdOp>(s: Avx512<false>, op: Op) -> Op::Output {
+            op.eval(s)
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+        fn compiled_bf16<Op: SimdOp>(s: Avx512<true>, op: Op) -> Op::Output {
             op.eval(s)
         }
         // SAFETY: the token proves that the processor has the instructions.
-        unsafe { compiled(self, op) }
+        unsafe { if BF16 { compiled_bf16(Avx512(()), op) } else { compiled(Avx512(()), op) } }
     }
     #[inline(always)]
-    unsafe fn packed_tile(self, rows: usize, tile: PackedTile) {
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => packed_tile::<Self, 1, 2>(self, tile),
-                2 => packed_tile::<Self, 2, 2>(self, tile),
-                3 => packed_tile::<Self, 3, 2>(self, tile),
-                4 => packed_tile::<Self, 4, 2>(self, tile),
-                5 => packed_tile::<Self, 5, 2>(self, tile),
-                6 => packed_tile::<Self, 6, 2>(self, tile),
-                7 => packed_tile::<Self, 7, 2>(self, tile),
-                8 => packed_tile::<Self, 8, 2>(self, tile),
-                9 => packed_tile::<Self, 9, 2>(self, tile),
-                10 => packed_tile::<Self, 10, 2>(self, tile),
-                11 => packed_tile::<Self, 11, 2>(self, tile),
-                _ => packed_tile::<Self, 12, 2>(self, tile),
+                1 => packed_tile::<Self, A, 1, 2>(self, tile),
+                2 => packed_tile::<Self, A, 2, 2>(self, tile),
+                3 => packed_tile::<Self, A, 3, 2>(self, tile),
+                4 => packed_tile::<Self, A, 4, 2>(self, tile),
+                5 => packed_tile::<Self, A, 5, 2>(self, tile),
+                6 => packed_tile::<Self, A, 6, 2>(self, tile),
+                7 => packed_tile::<Self, A, 7, 2>(self, tile),
+                8 => packed_tile::<Self, A, 8, 2>(self, tile),
+                9 => packed_tile::<Self, A, 9, 2>(self, tile),
+                10 => packed_tile::<Self, A, 10, 2>(self, tile),
+                11 => packed_tile::<Self, A, 11, 2>(self, tile),
+                _ => packed_tile::<Self, A, 12, 2>(self, tile),
             }
         }
     }

@@ -1,19 +1,17 @@
 //! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, and the entropy, in one pass
 //! over tiles of the vocabulary. The logits are never stored.
 
-use crate::Isa;
-use crate::gemm::packed::{Cut, PackedRows, blocks, output_weights, pack_rows, register_rows, strip_sums};
-use crate::gemm::{SharedOut, WeightMatrix};
+use crate::gemm::arithmetic::Arithmetic;
+use crate::gemm::packed::{Cut, PackedRows, Strip, pack_rows, register_rows};
+use crate::gemm::{Layout, SharedOut, WeightMatrix};
 use crate::pool::Leader;
-use crate::scratch::{Buffer, Scratch};
+use crate::scratch::{PerThread, Scratch, ThreadScratch};
 use crate::simd::{Simd, SimdOp, dispatch};
+use crate::{Isa, WeightData};
 use std::ops::Range;
 
 /// Vocabulary entries of one tile. Part of the order of sums: never tuned to a machine.
 const TILE: usize = 256;
-
-/// Rows of one task when target logits are taken.
-const TARGET_ROWS: usize = 8;
 
 /// What one row's distribution over the vocabulary says of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,7 +47,8 @@ pub(crate) struct Partial {
 }
 
 /// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`.
-pub(crate) fn cross_entropy(
+#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
+pub(crate) fn cross_entropy<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
     scratch: &mut Scratch,
@@ -58,21 +57,24 @@ pub(crate) fn cross_entropy(
     targets: &[u32],
     out: &mut [RowScore],
 ) {
-    target_logits(isa, leader, scratch, x, &b, targets, out);
     let tiles = b.n.div_ceil(TILE);
     let rows = targets.len();
-    scratch.partials.resize(rows * tiles, Partial::default());
     let Scratch { rows: packed, partials, threads, .. } = scratch;
-    let a = pack_rows(isa, leader, x, b.k, packed);
+    let a = pack_rows::<A>(isa, leader, x, b.k, packed);
+    target_logits(isa, leader, threads, a, &b, targets, out);
+    partials.resize(rows * tiles, Partial::default());
     let cut = Cut::new(rows, b.n, register_rows(isa), TILE, threads.len());
     let written = SharedOut::new(partials);
     let scores = &*out;
     leader.share(rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
         let mut own = threads.own();
-        let own = &mut *own;
-        let (packed_b, sums) = (&mut own.packed, &mut own.sums);
-        dispatch(isa, TileOp { a, b: &b, rows, columns, tiles, packed_b, sums, scores, partials: written });
+        let ThreadScratch { packed: packed_b, sums, .. } = &mut *own;
+        let tile = columns.start / TILE;
+        let strip = Strip { a, b: &b, rows: rows.clone(), columns: columns.clone(), packed_b, sums };
+        let width = dispatch(isa, strip);
+        let logits = &mut sums.at_least(rows.len() * width)[..rows.len() * width];
+        dispatch(isa, Tile { logits, width, columns: columns.len(), rows, tile, tiles, scores, partials: written });
     });
     for (out, partials) in out.iter_mut().zip(partials.chunks_exact(tiles)) {
         merge(partials, out);
@@ -86,7 +88,7 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     let (mut sum, mut weighted, mut rank) = (0.0, 0.0, 0);
     for p in partials {
         rank += p.greater;
-        // An all −∞ tile has sum 0 or, where every tile is, NaN: both as the definition says.
+        // An all −∞ tile has sum 0; where every tile is, the log-sum-exp is ln 0 and the entropy 0 / 0.
         let shift = if p.max == max { 0.0 } else { f64::from(p.max) - f64::from(max) };
         let factor = shift.exp();
         sum += factor * f64::from(p.sum);
@@ -99,31 +101,29 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     out.rank = rank;
 }
 
-struct TileOp<'a> {
-    a: PackedRows<'a>,
-    b: &'a WeightMatrix<'a>,
+/// The logits of rows over one tile of the vocabulary.
+struct Tile<'a> {
+    /// `[rows, width]`, of which the first `columns` are the tile.
+    logits: &'a mut [f32],
+    width: usize,
+    columns: usize,
     rows: Range<usize>,
-    columns: Range<usize>,
+    tile: usize,
     tiles: usize,
-    packed_b: &'a mut Buffer,
-    sums: &'a mut Buffer,
     scores: &'a [RowScore],
     partials: SharedOut<Partial>,
 }
 
-impl SimdOp for TileOp<'_> {
+impl SimdOp for Tile<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let TileOp { a, b, rows, columns, .. } = self;
-        let width = strip_sums(s, a, b, rows.clone(), columns.clone(), self.packed_b, self.sums);
-        let logits = self.sums.at_least(rows.len() * width);
-        for (row, logits) in rows.zip(logits.chunks_exact_mut(width)) {
+        for (row, logits) in self.rows.zip(self.logits.chunks_exact_mut(self.width)) {
             // Columns behind the vocabulary's end weigh nothing.
-            logits[columns.len()..].fill(f32::NEG_INFINITY);
+            logits[self.columns..].fill(f32::NEG_INFINITY);
             let partial = partial_of(s, logits, self.scores[row].target_logit);
             // SAFETY: this task alone writes its rows of its tile.
-            unsafe { *self.partials.at(row * self.tiles + columns.start / TILE) = partial };
+            unsafe { *self.partials.at(row * self.tiles + self.tile) = partial };
         }
     }
 }
@@ -158,58 +158,47 @@ fn partial_of<S: Simd>(s: S, logits: &[f32], target: f32) -> Partial {
     Partial { max, sum: s.sum(sum), weighted: s.sum(weighted), greater }
 }
 
-/// The targets' logits, summed in the order of the matrix product, so that they equal the logits it would give.
-fn target_logits(
+/// The targets' logits: the diagonal of the rows' product with their own targets' weights, so that they have the bits
+/// the full product would give. A task has as many rows as the register tile.
+fn target_logits<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
-    scratch: &mut Scratch,
-    x: &[f32],
+    threads: &PerThread,
+    a: PackedRows<'_, A>,
     b: &WeightMatrix<'_>,
     targets: &[u32],
     out: &mut [RowScore],
 ) {
-    struct Op<'a> {
-        x: &'a [f32],
-        weights: &'a [f32],
-        k: usize,
-        out: &'a mut [RowScore],
-    }
-    impl SimdOp for Op<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn eval<S: Simd>(self, s: S) {
-            // Rows side by side: their chains of FMAs overlap.
-            let rows = self.out.len();
-            let mut sums = [0.0; TARGET_ROWS];
-            for block in blocks(self.k) {
-                let mut acc = [0.0; TARGET_ROWS];
-                for i in block.clone() {
-                    for (row, acc) in acc.iter_mut().enumerate().take(rows) {
-                        *acc = s.fma_scalar(self.x[row * self.k + i], self.weights[row * self.k + i], *acc);
-                    }
-                }
-                for (sum, acc) in sums.iter_mut().zip(acc) {
-                    *sum = if block.start > 0 { *sum + acc } else { acc };
-                }
-            }
-            for (out, sum) in self.out.iter_mut().zip(sums) {
-                out.target_logit = sum;
-            }
-        }
-    }
-    let k = b.k;
-    let rows = targets.len();
+    let (rows, k) = (targets.len(), b.k);
+    let mr = register_rows(isa);
     let out = SharedOut::new(out);
-    let threads = &scratch.threads;
-    leader.share(10 * rows * k, rows.div_ceil(TARGET_ROWS), |task| {
-        let rows = task * TARGET_ROWS..rows.min((task + 1) * TARGET_ROWS);
+    leader.share(rows * mr * k, rows.div_ceil(mr), |task| {
+        let rows = task * mr..rows.min((task + 1) * mr);
         let mut own = threads.own();
-        let weights = own.packed.at_least(rows.len() * k);
-        for (target, weights) in targets[rows.clone()].iter().zip(weights.chunks_exact_mut(k.max(1))) {
-            output_weights(b, *target as usize, weights);
+        let ThreadScratch { packed, sums, gathered } = &mut *own;
+        let weights = &mut gathered.at_least(rows.len() * k)[..rows.len() * k];
+        for (&target, weights) in targets[rows.clone()].iter().zip(weights.chunks_exact_mut(k)) {
+            output_weights(b, target as usize, weights);
         }
+        let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
         // SAFETY: each task has rows of its own.
         let out = unsafe { std::slice::from_raw_parts_mut(out.at(rows.start), rows.len()) };
-        dispatch(isa, Op { x: &x[rows.start * k..rows.end * k], weights, k, out });
+        let columns = 0..rows.len();
+        let width = dispatch(isa, Strip { a, b: &weights, rows, columns, packed_b: packed, sums });
+        for (i, out) in out.iter_mut().enumerate() {
+            out.target_logit = sums.as_slice()[i * width + i];
+        }
     });
+}
+
+/// The weights of one output, widened.
+fn output_weights(b: &WeightMatrix<'_>, output: usize, into: &mut [f32]) {
+    match b.layout {
+        Layout::OutIn => b.data.widen_into(output * b.k, into),
+        Layout::InOut => {
+            for (i, to) in into.iter_mut().enumerate() {
+                b.data.widen_into(i * b.n + output, std::slice::from_mut(to));
+            }
+        }
+    }
 }

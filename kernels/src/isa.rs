@@ -6,6 +6,8 @@ use std::str::FromStr;
 /// An instruction set that the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// [`Isa::Avx512`] with the dot product of bf16 pairs. In f32 the two are the same, bit for bit.
+    Avx512Bf16,
     /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32.
     Avx512,
     /// AVX2 with FMA and F16C: 8 lanes of f32.
@@ -32,7 +34,7 @@ impl std::error::Error for UnavailableIsa {}
 
 impl Isa {
     /// Every instruction set there are kernels for, the widest first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
     /// Whether this processor (and operating system) can run it.
     pub fn is_available(self) -> bool {
@@ -50,8 +52,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 => false,
         }
     }
 
@@ -68,6 +72,7 @@ impl Isa {
     /// Its name on the command line and in records.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",

@@ -2,6 +2,7 @@
 //! kernels trust them.
 
 use crate::attention::{self, HeadShape, KvSpan, KvStore, TILE};
+use crate::gemm::arithmetic::{Arithmetic, Bf16, F32, Precision};
 use crate::gemm::{self, Epilogue, WeightMatrix};
 use crate::pool::{Leader, Pool};
 use crate::scratch::Scratch;
@@ -11,6 +12,7 @@ use std::fmt;
 /// Threads, an instruction set that was checked to be there, and the scratch memory of the kernels.
 pub struct Team {
     isa: Isa,
+    precision: Precision,
     pool: Pool,
     scratch: Scratch,
 }
@@ -57,7 +59,17 @@ impl Team {
             return Err(TeamError::Threads(threads));
         }
         let pool = Pool::new(threads).map_err(|why| TeamError::Spawn(threads, why))?;
-        Ok(Team { isa, pool, scratch: Scratch::new(threads) })
+        Ok(Team { isa, precision: Precision::F32, pool, scratch: Scratch::new(threads) })
+    }
+
+    /// The same team, computing products in `precision` (f32 unless told).
+    pub fn with_precision(self, precision: Precision) -> Team {
+        Team { precision, ..self }
+    }
+
+    /// How products are computed.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The instruction set in use.
@@ -84,8 +96,9 @@ impl Team {
     ///
     /// Entering costs some microseconds, a kernel inside about one: enter once per forward pass.
     pub fn enter<R: Send>(&mut self, work: impl FnOnce(&mut Kernels<'_, '_>) -> R + Send) -> R {
-        let Team { isa, pool, scratch } = self;
-        pool.enter(|leader| work(&mut Kernels { isa: *isa, leader, scratch }))
+        let Team { isa, precision, pool, scratch } = self;
+        let (isa, precision) = (*isa, *precision);
+        pool.enter(|leader| work(&mut Kernels { isa, precision, leader, scratch }))
     }
 }
 
@@ -95,6 +108,7 @@ impl Team {
 /// instruction set.
 pub struct Kernels<'a, 'p> {
     isa: Isa,
+    precision: Precision,
     leader: &'a mut Leader<'p>,
     scratch: &'a mut Scratch,
 }
@@ -124,10 +138,17 @@ impl Kernels<'_, '_> {
         if rows == 0 || b.n == 0 {
             return;
         }
-        if gemm::direct::fits(rows, &b) {
-            gemm::direct::gemm(self.isa, self.leader, a, b, epilogue, out);
+        match self.precision {
+            Precision::F32 => self.gemm_in::<F32>(a, b, epilogue, out),
+            Precision::Bf16 => self.gemm_in::<Bf16>(a, b, epilogue, out),
+        }
+    }
+
+    fn gemm_in<A: Arithmetic>(&mut self, a: &[f32], b: WeightMatrix<'_>, e: Epilogue<'_>, out: &mut [f32]) {
+        if gemm::direct::fits(a.len() / b.k, &b) {
+            gemm::direct::gemm::<A>(self.isa, self.leader, self.scratch, a, b, e, out);
         } else {
-            gemm::packed::gemm(self.isa, self.leader, self.scratch, a, b, epilogue, out);
+            gemm::packed::gemm::<A>(self.isa, self.leader, self.scratch, a, b, e, out);
         }
     }
 
@@ -181,7 +202,15 @@ impl Kernels<'_, '_> {
         assert_eq!(targets.len(), out.len(), "cross_entropy: out");
         assert!(targets.iter().all(|&t| (t as usize) < unembedding.n), "cross_entropy: a target behind the vocabulary");
         if !targets.is_empty() {
-            cross_entropy::cross_entropy(self.isa, self.leader, self.scratch, x, unembedding, targets, out);
+            let Kernels { isa, leader, scratch, .. } = self;
+            match self.precision {
+                Precision::F32 => {
+                    cross_entropy::cross_entropy::<F32>(*isa, leader, scratch, x, unembedding, targets, out);
+                }
+                Precision::Bf16 => {
+                    cross_entropy::cross_entropy::<Bf16>(*isa, leader, scratch, x, unembedding, targets, out);
+                }
+            }
         }
     }
 }

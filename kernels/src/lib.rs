@@ -25,6 +25,7 @@ mod simd;
 pub use attention::{HeadShape, KvSpan, KvStore, TILE};
 pub use cross_entropy::RowScore;
 pub use dtype::{Dtype, WeightData};
+pub use gemm::arithmetic::Precision;
 pub use gemm::{Epilogue, Layout, WeightMatrix};
 pub use isa::{Isa, UnavailableIsa};
 pub use kernels::{Kernels, Team, TeamError};

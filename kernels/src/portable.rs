@@ -1,6 +1,7 @@
 //! Vectors of 8 lanes in plain Rust, for processors without a file of their own.
 
 use crate::gemm::PackedTile;
+use crate::gemm::arithmetic::Arithmetic;
 use crate::gemm::tile::packed_tile;
 use crate::simd::{Simd, SimdOp};
 use half::{bf16, f16};
@@ -86,8 +87,20 @@ impl Simd for Portable {
         lanes(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn fma_scalar(self, a: f32, b: f32, c: f32) -> f32 {
-        a * b + c
+    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V {
+        let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+        lanes(|i| f32::from_bits(bits(odd[i]) << 16 | bits(even[i])))
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V {
+        let at = |i: usize| if i < LANES { low[i] } else { high[i - LANES] };
+        self.pair_bf16(lanes(|i| at(2 * i)), lanes(|i| at(2 * i + 1)))
+    }
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V {
+        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
+        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        lanes(|i| high(a[i]) * high(b[i]) + (low(a[i]) * low(b[i]) + acc[i]))
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
@@ -124,14 +137,14 @@ impl Simd for Portable {
         op.eval(self)
     }
     #[inline(always)]
-    unsafe fn packed_tile(self, rows: usize, tile: PackedTile) {
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => packed_tile::<Self, 1, 2>(self, tile),
-                2 => packed_tile::<Self, 2, 2>(self, tile),
-                3 => packed_tile::<Self, 3, 2>(self, tile),
-                _ => packed_tile::<Self, 4, 2>(self, tile),
+                1 => packed_tile::<Self, A, 1, 2>(self, tile),
+                2 => packed_tile::<Self, A, 2, 2>(self, tile),
+                3 => packed_tile::<Self, A, 3, 2>(self, tile),
+                _ => packed_tile::<Self, A, 4, 2>(self, tile),
             }
         }
     }

@@ -83,11 +83,13 @@ pub fn softmax(x: &[f64]) -> Vec<f64> {
 
 /// Cross-entropy of one row of logits: (negative log-likelihood of the target, log-sum-exp, entropy, rank).
 pub fn cross_entropy(logits: &[f64], target: usize) -> (f64, f64, f64, u32) {
-    let max = greatest(logits);
-    let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
-    let log_sum_exp = max + sum.ln();
-    let entropy = logits.iter().map(|l| (l, (l - log_sum_exp).exp())).filter(|(_, p)| *p != 0.0);
-    let entropy = entropy.map(|(l, p)| p * (log_sum_exp - l)).sum();
+    // While every logit is −∞ there is no maximum to subtract: ln Σ is ln 0.
+    let shift = if logits.iter().all(|&l| l == f64::NEG_INFINITY) { 0.0 } else { greatest(logits) };
+    let sum: f64 = logits.iter().map(|l| (l - shift).exp()).sum();
+    let log_sum_exp = shift + sum.ln();
+    // A logit of weight 0 adds nothing, even −∞.
+    let weighted = logits.iter().map(|l| (l - shift, (l - shift).exp() / sum)).filter(|(_, p)| *p != 0.0);
+    let entropy = sum.ln() - weighted.map(|(l, p)| p * l).sum::<f64>();
     let rank = logits.iter().filter(|&&l| l > logits[target]).count() as u32;
     (log_sum_exp - logits[target], log_sum_exp, entropy, rank)
 }

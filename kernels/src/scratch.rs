@@ -44,6 +44,8 @@ pub(crate) struct ThreadScratch {
     pub(crate) packed: Buffer,
     /// The sums of a task; in attention the running outputs of a block of rows.
     pub(crate) sums: Buffer,
+    /// The weights of a few outputs, one behind the other.
+    pub(crate) gathered: Buffer,
 }
 
 /// One [`ThreadScratch`] for each thread of the team.
@@ -87,7 +89,7 @@ impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
         let own: usize = (self.threads.0.iter())
             .map(|t| t.lock().unwrap_or_else(PoisonError::into_inner))
-            .map(|t| t.packed.bytes() + t.sums.bytes())
+            .map(|t| t.packed.bytes() + t.sums.bytes() + t.gathered.bytes())
             .sum();
         own + self.rows.bytes() + self.partials.capacity() * size_of::<crate::cross_entropy::Partial>()
     }

@@ -5,6 +5,8 @@
 //! is the proof that its intrinsics may run. Everything an operation calls is `#[inline(always)]`: that is how it ends
 //! up inside the function that has the target feature.
 
+use crate::gemm::PackedTile;
+use crate::gemm::arithmetic::Arithmetic;
 use half::{bf16, f16};
 
 /// Vectors of f32 of one instruction set.
@@ -52,8 +54,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`: one rounding where the processor has FMA.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The same operation on one element, so that scalar code keeps the vectors' bits.
-    fn fma_scalar(self, a: f32, b: f32, c: f32) -> f32;
+    /// Rounds both to bf16 (to nearest even) and lays them side by side: lane i holds `even[i]` in its low half and
+    /// `odd[i]` in its high half.
+    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V;
+    /// The same for `2 · LANES` consecutive values: lane i holds the values 2i (low) and 2i + 1 (high).
+    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    /// `acc + a.low · b.low + a.high · b.high` in each lane of pairs of bf16.
+    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
     /// The greater of the two; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lesser of the two; `b` where either is NaN.
@@ -69,10 +76,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Runs `op` inside a function compiled for this instruction set.
     fn run<Op: SimdOp>(self, op: Op) -> Op::Output;
-    /// `c[i][j] (+)= Σ_k a_panel[k][i] · b_panel[k][j]` for the first `rows ≤ MR` rows of a packed tile.
+    /// [`crate::gemm::tile::packed_tile`] for the first `rows ≤ MR` rows of a tile.
     /// # Safety
-    /// As for [`crate::gemm::tile::packed_tile`].
-    unsafe fn packed_tile(self, rows: usize, tile: crate::gemm::PackedTile);
+    /// As there.
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile);
 
     /// The lanes as an array in the low end, the rest zero.
     #[inline(always)]
@@ -104,7 +111,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         a[..Self::LANES].iter().fold(f32::NEG_INFINITY, |m, &x| if m >= x { m } else { x })
     }
 
-    /// `eˣ`, at most 1 ULP from the true value; exact classes at NaN, ±∞, overflow and underflow.
+    /// `eˣ`, at most 1.02 ULP from the true value (over every f32: 1.0103 with FMA, 0.9903 without); exact classes at
+    /// NaN, ±∞, overflow and underflow.
     ///
     /// Cody–Waite reduction `x = n·ln 2 + r`, `|r| ≤ ln 2 / 2`, then the minimax polynomial of Cephes' `expf` for
     /// `(eʳ − 1 − r) / r²`.
@@ -135,6 +143,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 /// An operation that can be compiled for any instruction set.
 pub(crate) trait SimdOp {
     type Output;
+    /// Whether it multiplies pairs of bf16; if not, the processor's instruction for that makes no difference to it.
+    const PAIRS: bool = false;
     /// Must be `#[inline(always)]`.
     fn eval<S: Simd>(self, s: S) -> Self::Output;
 }
@@ -146,9 +156,261 @@ pub(crate) trait SimdOp {
 pub(crate) fn dispatch<Op: SimdOp>(isa: crate::Isa, op: Op) -> Op::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        crate::Isa::Avx512 => crate::avx512::Avx512::detect().expect("AVX-512 was checked").run(op),
+        crate::Isa::Avx512Bf16 if Op::PAIRS => {
+            crate::avx512::Avx512::<true>::detect().expect("AVX-512 BF16 was checked").run(op)
+        }
+        #[cfg(target_arch = "x86_64")]
+        crate::Isa::Avx512 | crate::Isa::Avx512Bf16 => {
+            crate::avx512::Avx512::<false>::detect().expect("AVX-512 was checked").run(op)
+        }
         #[cfg(target_arch = "x86_64")]
         crate::Isa::Avx2 => crate::avx2::Avx2::detect().expect("AVX2 was checked").run(op),
         _ => crate::portable::Portable.run(op),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, reference};
+
+    /// Applies a function of one vector to all of `x`, whose length is a multiple of 16.
+    struct Map<'a, F>(&'a mut [f32], F);
+
+    trait Function: Copy {
+        fn of<S: Simd>(self, s: S, x: S::V) -> S::V;
+    }
+
+    impl<F: Function> SimdOp for Map<'_, F> {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            for x in self.0.chunks_exact_mut(S::LANES) {
+                // SAFETY: a chunk has exactly LANES elements.
+                unsafe { s.store(x.as_mut_ptr(), self.1.of(s, s.load(x.as_ptr()))) };
+            }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Exp;
+    impl Function for Exp {
+        #[inline(always)]
+        fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
+            s.exp(x)
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    struct Gelu;
+    impl Function for Gelu {
+        #[inline(always)]
+        fn of<S: Simd>(self, s: S, x: S::V) -> S::V {
+            s.gelu(x)
+        }
+    }
+
+    /// Every `step`-th f32 between two values of one sign, 16 at a time.
+    fn each_between(from: f32, to: f32, step: u32, mut f: impl FnMut(&[f32; 16])) {
+        let mut bits = from.to_bits();
+        while bits <= to.to_bits() {
+            f(&std::array::from_fn(|i| f32::from_bits((bits + i as u32 * step).min(to.to_bits()))));
+            bits += 16 * step;
+        }
+    }
+
+    /// What [`Simd::exp`] promises.
+    const EXP_ULPS: f64 = 1.02;
+
+    /// Distance from the true value in units of the f32 spacing there.
+    fn ulps(got: f32, want: f64) -> f64 {
+        let exponent = want.abs().log2().floor().max(-126.0);
+        (f64::from(got) - want).abs() / (exponent - 23.0).exp2()
+    }
+
+    /// The greatest error of exp over every `step`-th f32 whose result is finite, by instruction set.
+    fn greatest_exp_error(step: u32) -> Vec<(Isa, f64, f32)> {
+        let mut greatest: Vec<_> = Isa::available().map(|isa| (isa, 0.0, 0.0)).collect();
+        for (from, to) in [(0.0, 88.722_83), (-0.0, -110.0)] {
+            each_between(from, to, step, |x| {
+                let want = x.map(|x| f64::from(x).exp());
+                for (isa, greatest, at) in &mut greatest {
+                    let mut got = *x;
+                    dispatch(*isa, Map(&mut got, Exp));
+                    for i in 0..16 {
+                        let error = ulps(got[i], want[i]);
+                        // A NaN must not pass as a small error.
+                        if error.is_nan() || error > *greatest {
+                            (*greatest, *at) = (error, x[i]);
+                        }
+                    }
+                }
+            });
+        }
+        greatest
+    }
+
+    fn check_exp(step: u32) {
+        let errors = greatest_exp_error(step);
+        errors.iter().for_each(|(isa, error, at)| println!("{isa}: {error:.4} ULP at {at}"));
+        assert!(errors.iter().all(|(_, error, _)| *error <= EXP_ULPS), "{errors:?}");
+    }
+
+    #[test]
+    fn exp_is_within_its_bound() {
+        check_exp(if cfg!(miri) { 5_000_011 } else { 509 });
+    }
+
+    /// Every f32 there is: some minutes. `cargo nextest run -p lesion-kernels --run-ignored all every_f32 --no-capture`
+    #[test]
+    #[ignore = "takes minutes"]
+    fn exp_is_within_its_bound_at_every_f32() {
+        check_exp(1);
+    }
+
+    #[test]
+    fn exp_of_special_values() {
+        let cases = [
+            (0.0, 1.0),
+            (-0.0, 1.0),
+            (f32::INFINITY, f32::INFINITY),
+            (f32::MAX, f32::INFINITY),
+            (88.722_84, f32::INFINITY),
+            (88.9, f32::INFINITY),
+            (f32::NEG_INFINITY, 0.0),
+            (f32::MIN, 0.0),
+            (-104.0, 0.0),
+            // The least positive results are subnormal.
+            (-103.9, f32::from_bits(1)),
+            (1e-41, 1.0),
+            (-1e-41, 1.0),
+        ];
+        for isa in Isa::available() {
+            for lane in 0..16 {
+                for (x, want) in cases {
+                    let mut values = [1.0; 16];
+                    values[lane] = x;
+                    dispatch(isa, Map(&mut values, Exp));
+                    assert_eq!(values[lane].to_bits(), want.to_bits(), "{isa}: exp({x}) is {}", values[lane]);
+                }
+                let mut values = [1.0; 16];
+                values[lane] = f32::NAN;
+                dispatch(isa, Map(&mut values, Exp));
+                assert_eq!((values[lane].is_nan(), values.iter().filter(|x| x.is_nan()).count()), (true, 1), "{isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn gelu_is_within_its_gate() {
+        let mut worst = String::new();
+        for (from, to) in [(0.0, f32::MAX), (-0.0, f32::MIN)] {
+            each_between(from, to, if cfg!(miri) { 9_000_011 } else { 5_003 }, |x| {
+                for isa in Isa::available() {
+                    let mut got = *x;
+                    dispatch(isa, Map(&mut got, Gelu));
+                    for (&x, &got) in x.iter().zip(&got) {
+                        let want = reference::gelu(f64::from(x));
+                        let error = (f64::from(got) - want).abs();
+                        if error.is_nan() || error > 1e-6 + 1e-5 * want.abs() {
+                            worst = format!("{isa}: gelu({x:e}) is {got:e}, reference {want:e}");
+                        }
+                    }
+                }
+            });
+        }
+        assert!(worst.is_empty(), "{worst}");
+    }
+
+    /// Operations that a kernel's result doesn't show one by one.
+    struct Lanes;
+
+    impl SimdOp for Lanes {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            let ramp: [f32; 16] = std::array::from_fn(|i| i as f32 + 1.0);
+            let nans = [f32::NAN; 16];
+            // SAFETY: arrays of 16 elements; no instruction set has more lanes.
+            let load = |x: &[f32; 16]| unsafe { s.load(x.as_ptr()) };
+            for n in 0..=S::LANES {
+                // SAFETY: as above, n ≤ LANES.
+                let first = s.to_array(unsafe { s.load_first(ramp.as_ptr(), n) });
+                assert!((0..16).all(|i| first[i] == if i < n { ramp[i] } else { 0.0 }), "load_first {n}: {first:?}");
+                let mut stored = [-1.0; 16];
+                // SAFETY: as above.
+                unsafe { s.store_first(stored.as_mut_ptr(), load(&ramp), n) };
+                assert!(
+                    (0..16).all(|i| stored[i] == if i < n { ramp[i] } else { -1.0 }),
+                    "store_first {n}: {stored:?}"
+                );
+            }
+            let all = S::LANES as f32;
+            assert_eq!(s.sum(load(&ramp)), all * (all + 1.0) / 2.0);
+            assert_eq!(s.max_lane(load(&ramp)), all);
+            for n in 0..=S::LANES {
+                assert_eq!(s.count_greater(load(&ramp), s.splat(n as f32)), (S::LANES - n) as u32);
+            }
+            assert_eq!(s.count_greater(load(&nans), load(&ramp)) + s.count_greater(load(&ramp), load(&nans)), 0);
+            // The second operand survives a NaN in either.
+            for two in [S::max, S::min] {
+                assert_eq!(s.to_array(two(s, load(&nans), load(&ramp)))[..S::LANES], ramp[..S::LANES]);
+                assert!(s.to_array(two(s, load(&ramp), load(&nans)))[..S::LANES].iter().all(|x| x.is_nan()));
+            }
+            for (x, want) in [(0.5, 0.0), (1.5, 2.0), (2.5, 2.0), (-0.5, 0.0), (-1.5, -2.0), (151.49, 151.0)] {
+                assert_eq!(s.to_array(s.round(s.splat(x)))[0], want, "round {x}");
+            }
+            for n in -152..=128 {
+                for a in [0.7_f32, 1.0, 1.4, f32::NAN, f32::INFINITY] {
+                    let got = s.to_array(s.scale_by_power_of_two(s.splat(a), s.splat(n as f32)))[S::LANES - 1];
+                    let want = (f64::from(a) * f64::from(n).exp2()) as f32;
+                    assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{a} · 2^{n}: {got}");
+                }
+            }
+            let mut block = [s.splat(0.0); 16];
+            for (i, row) in block.iter_mut().enumerate() {
+                *row = load(&std::array::from_fn(|j| (100 * i + j) as f32));
+            }
+            s.transpose(&mut block[..S::LANES]);
+            for (j, column) in block[..S::LANES].iter().enumerate() {
+                let column = s.to_array(*column);
+                assert!((0..S::LANES).all(|i| column[i] == (100 * i + j) as f32), "column {j}: {column:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_lane_is_its_own() {
+        for isa in Isa::available() {
+            dispatch(isa, Lanes);
+        }
+    }
+
+    /// All 65,536 values of both 16-bit types, widened by vectors and by `half`.
+    struct Widen;
+
+    impl SimdOp for Widen {
+        type Output = ();
+        #[inline(always)]
+        fn eval<S: Simd>(self, s: S) {
+            for start in (0..=u16::MAX).step_by(if cfg!(miri) { 16 * 61 } else { 16 }) {
+                let halves: [f16; 16] = std::array::from_fn(|i| f16::from_bits(start | i as u16));
+                let brains: [bf16; 16] = std::array::from_fn(|i| bf16::from_bits(start | i as u16));
+                // SAFETY: 16 elements; no instruction set has more lanes.
+                let got = unsafe { [s.load_f16(halves.as_ptr()), s.load_bf16(brains.as_ptr())].map(|v| s.to_array(v)) };
+                for i in 0..S::LANES {
+                    for (got, want) in [(got[0][i], halves[i].to_f32()), (got[1][i], brains[i].to_f32())] {
+                        assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{start:x} + {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sixteen_bits_widen_exactly() {
+        for isa in Isa::available() {
+            dispatch(isa, Widen);
+        }
     }
 }

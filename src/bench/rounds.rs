@@ -278,7 +278,11 @@ mod tests {
 
     const SHAPE: Shape = Shape { batch: 2, prompt_tokens: 7, decode_tokens: 3, repeats: 2 };
 
-    fn bench(layers: usize, shape: Shape, progress: &mut dyn FnMut(usize) -> ControlFlow<()>) -> Result<Report, BenchError> {
+    fn bench(
+        layers: usize,
+        shape: Shape,
+        progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Report, BenchError> {
         let mut session = Session::new(&Model::mini().unwrap(), SessionOptions::default()).unwrap();
         run(&mut session, &Plan::intact(layers), shape, progress)
     }
@@ -321,7 +325,10 @@ mod tests {
             refused(Shape { prompt_tokens: 250, decode_tokens: 7, ..SHAPE }),
             "250 prompt tokens and 7 decoded: the model's context is 256"
         );
-        assert_eq!(bench(13, SHAPE, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string(), "plan: layer 12 of 12");
+        assert_eq!(
+            bench(13, SHAPE, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string(),
+            "plan: steps.12: layer 12 of 12: layers are 0..=11"
+        );
     }
 
     #[test]

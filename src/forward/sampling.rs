@@ -41,7 +41,10 @@ impl Sampling {
     }
 
     /// Checks the ranges.
-    pub(super) fn check(&self) -> Result<(), ForwardError> {
+    ///
+    /// # Errors
+    /// [`ForwardError::Setting`] names the one that is out of its range.
+    pub fn check(&self) -> Result<(), ForwardError> {
         let setting = |setting, value: String, range| Err(ForwardError::Setting { setting, value, range });
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             return setting("temperature", self.temperature.to_string(), "a finite number from 0 on is needed");

@@ -211,6 +211,12 @@ impl Checkpoint {
         &self.files
     }
 
+    /// The file that holds a tensor; none for one that isn't there, and for bytes of the binary.
+    pub fn file_of(&self, tensor: &str) -> Option<&Path> {
+        let place = self.tensors.get(tensor)?;
+        self.files.get(place.source).map(PathBuf::as_path)
+    }
+
     /// Asks the system whether every open file still has the size and modification time it had at opening.
     ///
     /// # Errors

@@ -3,11 +3,14 @@
 //! `[k, n]`: vectors of a row of b meet a broadcast element of a. `[n, k]`: blocks of `LANES × LANES` elements of b are
 //! transposed in registers first. Either way a lane is one output's chain over k, as in the register tile.
 
+use super::arithmetic::{Arithmetic, Element};
 use super::packed::blocks;
-use super::{Epilogue, Layout, SharedOut, WeightMatrix, pack::Element};
+use super::{Epilogue, Layout, SharedOut, WeightMatrix};
 use crate::pool::Leader;
+use crate::scratch::Scratch;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::{Isa, WeightData};
+use std::marker::PhantomData;
 
 /// Rows up to which reading b as it lies beats packing it (measured at GPT-2's shapes).
 const MAX_ROWS: usize = 8;
@@ -24,32 +27,65 @@ pub(crate) fn fits(rows: usize, b: &WeightMatrix<'_>) -> bool {
 }
 
 /// The direct matrix product; the caller has checked [`fits`].
-pub(crate) fn gemm(
+#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
+pub(crate) fn gemm<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
+    scratch: &mut Scratch,
     a: &[f32],
     b: WeightMatrix<'_>,
     epilogue: Epilogue<'_>,
     out: &mut [f32],
 ) {
+    let arithmetic = PhantomData::<A>;
     let rows = a.len() / b.k;
+    let units = A::units(b.k);
+    let lanes = scratch.rows.at_least(rows * units);
+    dispatch(isa, Units { a, k: b.k, lanes: &mut lanes[..rows * units], arithmetic });
+    let a = &lanes[..rows * units];
     let out = SharedOut::new(out);
     leader.share(rows * b.k * b.n, b.n.div_ceil(COLUMNS), |task| {
-        dispatch(isa, Op { a, b: &b, epilogue, column: task * COLUMNS, out });
+        dispatch(isa, Op { a, rows, b: &b, epilogue, column: task * COLUMNS, out, arithmetic });
     });
 }
 
-/// All rows of up to [`COLUMNS`] columns.
-struct Op<'a> {
+/// Rows of a as lanes of the arithmetic, `[rows, units]`.
+struct Units<'a, A> {
     a: &'a [f32],
+    k: usize,
+    lanes: &'a mut [f32],
+    arithmetic: PhantomData<A>,
+}
+
+impl<A: Arithmetic> SimdOp for Units<'_, A> {
+    type Output = ();
+    const PAIRS: bool = A::UNIT == 2;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for (a, lanes) in self.a.chunks_exact(self.k).zip(self.lanes.chunks_exact_mut(A::units(self.k))) {
+            for (a, lanes) in a.chunks(S::LANES * A::UNIT).zip(lanes.chunks_mut(S::LANES)) {
+                // SAFETY: the chunk holds `lanes.len() ≤ LANES` elements.
+                unsafe { s.store_first(lanes.as_mut_ptr(), A::along_k(s, a), lanes.len()) };
+            }
+        }
+    }
+}
+
+/// All rows of up to [`COLUMNS`] columns.
+struct Op<'a, A> {
+    /// `[rows, units]`
+    a: &'a [f32],
+    rows: usize,
     b: &'a WeightMatrix<'a>,
     epilogue: Epilogue<'a>,
     column: usize,
     out: SharedOut<f32>,
+    arithmetic: PhantomData<A>,
 }
 
-impl SimdOp for Op<'_> {
+impl<A: Arithmetic> SimdOp for Op<'_, A> {
     type Output = ();
+    const PAIRS: bool = A::UNIT == 2;
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         match self.b.data {
@@ -60,49 +96,50 @@ impl SimdOp for Op<'_> {
     }
 }
 
-impl Op<'_> {
+impl<A: Arithmetic> Op<'_, A> {
     #[inline(always)]
     fn with<S: Simd, E: Element>(&self, s: S, b: &[E]) {
-        let rows = self.a.len() / self.b.k;
-        for row in (0..rows).step_by(4) {
+        let mut row = 0;
+        while row < self.rows {
             // Fewer rows leave registers for more columns: at least 8 sums are in flight.
-            match (self.b.layout, rows - row) {
+            row += match (self.b.layout, self.rows - row) {
                 (Layout::InOut, 1) => self.in_out::<S, E, 1, 8>(s, b, row),
-                (Layout::InOut, 2) => self.in_out::<S, E, 2, 4>(s, b, row),
-                (Layout::InOut, 3) => self.in_out::<S, E, 3, 4>(s, b, row),
+                (Layout::InOut, 2 | 3) => self.in_out::<S, E, 2, 4>(s, b, row),
                 (Layout::InOut, _) => self.in_out::<S, E, 4, 2>(s, b, row),
                 (Layout::OutIn, 1) => self.out_in::<S, E, 1>(s, b, row),
-                (Layout::OutIn, 2) => self.out_in::<S, E, 2>(s, b, row),
-                (Layout::OutIn, 3) => self.out_in::<S, E, 3>(s, b, row),
-                (Layout::OutIn, _) => self.out_in::<S, E, 4>(s, b, row),
+                (Layout::OutIn, _) => self.out_in::<S, E, 2>(s, b, row),
             }
         }
     }
 
-    /// `M` rows over this task's columns, `NV` vectors at a time.
+    /// One unit of row `row` of a in every lane.
     #[inline(always)]
-    fn in_out<S: Simd, E: Element, const M: usize, const NV: usize>(&self, s: S, b: &[E], row: usize) {
+    fn broadcast<S: Simd>(&self, s: S, row: usize, unit: usize) -> S::V {
+        // SAFETY: both callers assert that a has `row + 1` rows, and stay below the units of k.
+        s.splat(unsafe { *self.a.get_unchecked(row * A::units(self.b.k) + unit) })
+    }
+
+    /// `M` rows over this task's columns, `NV` vectors at a time; returns `M`.
+    #[inline(always)]
+    fn in_out<S: Simd, E: Element, const M: usize, const NV: usize>(&self, s: S, b: &[E], row: usize) -> usize {
         let (k, n) = (self.b.k, self.b.n);
-        assert!(b.len() == k * n && self.a.len() >= (row + M) * k && self.column + COLUMNS <= n);
+        assert!(b.len() == k * n && self.a.len() >= (row + M) * A::units(k) && self.column + COLUMNS <= n);
         for column in (self.column..self.column + COLUMNS).step_by(NV * S::LANES) {
             let mut sums = [[s.splat(0.0); NV]; M];
             for block in blocks(k) {
                 let mut acc = [[s.splat(0.0); NV]; M];
-                for i in block.clone() {
+                for i in block.clone().step_by(A::UNIT) {
                     let mut bv = [s.splat(0.0); NV];
-                    // SAFETY: row i of b, columns `column .. + NV · LANES ≤ n`: inside b by the assertion.
-                    unsafe {
-                        let line = b.as_ptr().add(i * n + column);
-                        s.prefetch(line.wrapping_add(PREFETCH * n).cast());
-                        for (v, bv) in bv.iter_mut().enumerate() {
-                            *bv = E::load(s, line.add(v * S::LANES));
-                        }
+                    for (v, bv) in bv.iter_mut().enumerate() {
+                        let at = i * n + column + v * S::LANES;
+                        let next = (A::UNIT > 1 && i + 1 < k).then(|| &b[at + n..at + n + S::LANES]);
+                        *bv = A::across_k(s, &b[at..at + S::LANES], next);
                     }
+                    s.prefetch(b.as_ptr().wrapping_add((i + PREFETCH) * n + column).cast());
                     for (m, acc) in acc.iter_mut().enumerate() {
-                        // SAFETY: row + m < rows and i < k.
-                        let a = s.splat(unsafe { *self.a.get_unchecked((row + m) * k + i) });
+                        let a = self.broadcast(s, row + m, i / A::UNIT);
                         for (acc, &bv) in acc.iter_mut().zip(&bv) {
-                            *acc = s.fma(a, bv, *acc);
+                            *acc = A::multiply_add(s, a, bv, *acc);
                         }
                     }
                 }
@@ -120,38 +157,31 @@ impl Op<'_> {
                 }
             }
         }
+        M
     }
 
-    /// `M` rows over this task's columns, a vector of outputs at a time.
+    /// `M` rows over this task's columns, a vector of outputs at a time; returns `M`.
     #[inline(always)]
-    fn out_in<S: Simd, E: Element, const M: usize>(&self, s: S, b: &[E], row: usize) {
+    fn out_in<S: Simd, E: Element, const M: usize>(&self, s: S, b: &[E], row: usize) -> usize {
         let (k, n) = (self.b.k, self.b.n);
-        assert!(b.len() == k * n && self.a.len() >= (row + M) * k);
+        assert!(b.len() == k * n && self.a.len() >= (row + M) * A::units(k));
         let end = n.min(self.column + COLUMNS);
         for column in (self.column..end).step_by(S::LANES) {
             let outputs = S::LANES.min(end - column);
             let mut sums = [s.splat(0.0); M];
             for block in blocks(k) {
                 let mut acc = [s.splat(0.0); M];
-                for start in block.clone().step_by(S::LANES) {
-                    let width = S::LANES.min(block.end - start);
+                for start in block.clone().step_by(S::LANES * A::UNIT) {
+                    let stop = block.end.min(start + S::LANES * A::UNIT);
                     let mut square = [s.splat(0.0); 16];
                     let square = &mut square[..S::LANES];
                     for (j, v) in square.iter_mut().enumerate().take(outputs) {
-                        let from = (column + j) * k + start;
-                        *v = if width == S::LANES {
-                            // SAFETY: row column + j < n of b, columns start .. start + LANES ≤ k.
-                            unsafe { E::load(s, b.as_ptr().add(from)) }
-                        } else {
-                            load_few(s, &b[from..from + width])
-                        };
+                        *v = A::along_k(s, &b[(column + j) * k + start..(column + j) * k + stop]);
                     }
                     s.transpose(square);
-                    for (i, &bv) in square.iter().enumerate().take(width) {
+                    for (i, &bv) in square.iter().enumerate().take(A::units(stop - start)) {
                         for (m, acc) in acc.iter_mut().enumerate() {
-                            // SAFETY: row + m < rows and start + i < k.
-                            let a = s.splat(unsafe { *self.a.get_unchecked((row + m) * k + start + i) });
-                            *acc = s.fma(a, bv, *acc);
+                            *acc = A::multiply_add(s, self.broadcast(s, row + m, start / A::UNIT + i), bv, *acc);
                         }
                     }
                 }
@@ -164,16 +194,6 @@ impl Op<'_> {
                 unsafe { self.epilogue.finish(s, sum, column, outputs, self.out.at((row + m) * n + column)) };
             }
         }
+        M
     }
-}
-
-/// Fewer elements than a vector has lanes; the rest is zero.
-#[inline(always)]
-fn load_few<S: Simd, E: Element>(s: S, from: &[E]) -> S::V {
-    let mut lanes = [0.0; 16];
-    for (lane, &x) in lanes.iter_mut().zip(from) {
-        *lane = x.widen();
-    }
-    // SAFETY: 16 elements, and no instruction set has more lanes.
-    unsafe { s.load(lanes.as_ptr()) }
 }

@@ -12,6 +12,7 @@
 //!   them. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while the panels of a stream past.
 //! - *Direct* ([`direct`]): few rows, b `[k, n]`: b is read once, straight from the file, without packing.
 
+pub(crate) mod arithmetic;
 pub(crate) mod direct;
 pub(crate) mod pack;
 pub(crate) mod packed;

@@ -1,11 +1,13 @@
 //! The packed path: panels of a, strips of b, register tiles.
 
+use super::arithmetic::Arithmetic;
 use super::pack::{pack_a_panel, pack_b};
 use super::{Epilogue, KC, NT, PackedTile, SharedOut, WeightMatrix};
+use crate::Isa;
 use crate::pool::Leader;
-use crate::scratch::{Buffer, Scratch};
+use crate::scratch::{Buffer, Scratch, ThreadScratch};
 use crate::simd::{Simd, SimdOp, dispatch};
-use crate::{Isa, WeightData};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Rows of one task at most: its sums (`rows × NT` f32) stay in L2.
@@ -14,51 +16,57 @@ const MAX_TASK_ROWS: usize = 1056;
 /// Tasks a thread should have at least, so that a last, lonely one costs little.
 const TASKS_PER_THREAD: usize = 3;
 
-/// Rows of a packed into panels: for each block of k, `[panels][k][MR]`.
+/// Rows of a packed into panels: for each block of k, `[panels][units][MR]`.
 #[derive(Clone, Copy)]
-pub(crate) struct PackedRows<'a> {
+pub(crate) struct PackedRows<'a, A> {
     pub(crate) data: &'a [f32],
     pub(crate) rows: usize,
     pub(crate) k: usize,
+    pub(crate) arithmetic: PhantomData<A>,
 }
 
 /// Packs all rows of a (`[rows, k]`), each panel one task.
-pub(crate) fn pack_rows<'a>(
+pub(crate) fn pack_rows<'a, A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
     a: &[f32],
     k: usize,
     into: &'a mut Buffer,
-) -> PackedRows<'a> {
-    struct Op<'a> {
+) -> PackedRows<'a, A> {
+    struct Op<'a, A> {
         a: &'a [f32],
         k: usize,
         panel: usize,
         panels: usize,
         out: SharedOut<f32>,
+        arithmetic: PhantomData<A>,
     }
-    impl SimdOp for Op<'_> {
+    impl<A: Arithmetic> SimdOp for Op<'_, A> {
         type Output = ();
+        const PAIRS: bool = A::UNIT == 2;
         #[inline(always)]
         fn eval<S: Simd>(self, s: S) {
             let rows = self.a.len() / self.k;
             let first = self.panel * S::MR;
             for block in blocks(self.k) {
-                let at = block.start * self.panels * S::MR + self.panel * block.len() * S::MR;
+                let units = A::units(block.len());
+                let at = (A::units(block.start) * self.panels + self.panel * units) * S::MR;
                 // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
-                let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), block.len() * S::MR) };
-                pack_a_panel(s, &self.a[first * self.k..], self.k, block, S::MR.min(rows - first), panel);
+                let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), units * S::MR) };
+                pack_a_panel::<S, A>(s, &self.a[first * self.k..], self.k, block, S::MR.min(rows - first), panel);
             }
         }
     }
     let rows = a.len() / k;
     let mr = register_rows(isa);
     let panels = rows.div_ceil(mr);
-    let len = panels * mr * k;
+    let len = panels * mr * A::units(k);
     let out = SharedOut::new(into.at_least(len));
     // Copying an element costs about as much as ten multiply-adds.
-    leader.share(10 * rows * k, panels, |panel| dispatch(isa, Op { a, k, panel, panels, out }));
-    PackedRows { data: &into.as_slice()[..len], rows, k }
+    leader.share(10 * rows * k, panels, |panel| {
+        dispatch(isa, Op { a, k, panel, panels, out, arithmetic: PhantomData::<A> });
+    });
+    PackedRows { data: &into.as_slice()[..len], rows, k, arithmetic: PhantomData }
 }
 
 /// Rows of the register tile.
@@ -109,53 +117,59 @@ impl Cut {
     }
 }
 
-/// `sums[rows][width] = a[rows] · b[columns]`, `width` being the columns rounded up to whole panels.
-/// `rows.start` is a multiple of MR.
-#[inline(always)]
-pub(crate) fn strip_sums<S: Simd>(
-    s: S,
-    a: PackedRows<'_>,
-    b: &WeightMatrix<'_>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    packed_b: &mut Buffer,
-    sums: &mut Buffer,
-) -> usize {
-    let nr = S::NV * S::LANES;
-    let width = columns.len().next_multiple_of(nr);
-    let panels = a.rows.div_ceil(S::MR);
-    assert!(
-        rows.start.is_multiple_of(S::MR) && rows.end <= a.rows && a.data.len() == panels * S::MR * a.k && a.k == b.k
-    );
-    let sums = sums.at_least(rows.len() * width);
-    if b.k == 0 {
-        sums[..rows.len() * width].fill(0.0);
-    }
-    for block in blocks(b.k) {
-        let packed = packed_b.at_least(width * block.len());
-        pack_b(s, b, block.clone(), columns.clone(), packed);
-        for column in (0..width).step_by(nr) {
-            for row in rows.clone().step_by(S::MR) {
-                let panel = block.start * panels * S::MR + row * block.len();
-                let tile = PackedTile {
-                    a: a.data[panel..].as_ptr(),
-                    b: packed[column * block.len()..].as_ptr(),
-                    k: block.len(),
-                    c: sums[(row - rows.start) * width + column..].as_mut_ptr(),
-                    c_stride: width,
-                    accumulate: block.start > 0,
-                };
-                // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and the
-                // tile's rows end at `rows.end`, its columns at `width`: inside `sums`.
-                unsafe { s.packed_tile(S::MR.min(rows.end - row), tile) };
+/// A strip of the product, unfinished: `sums[rows][width] = a[rows] · b[columns]`, the result being `width`, the columns
+/// rounded up to whole panels. `rows.start` is a multiple of MR.
+///
+/// An operation of its own, shared by all users: it holds every register tile.
+pub(crate) struct Strip<'a, A> {
+    pub(crate) a: PackedRows<'a, A>,
+    pub(crate) b: &'a WeightMatrix<'a>,
+    pub(crate) rows: Range<usize>,
+    pub(crate) columns: Range<usize>,
+    pub(crate) packed_b: &'a mut Buffer,
+    pub(crate) sums: &'a mut Buffer,
+}
+
+impl<A: Arithmetic> SimdOp for Strip<'_, A> {
+    type Output = usize;
+    const PAIRS: bool = A::UNIT == 2;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) -> usize {
+        let Strip { a, b, rows, columns, packed_b, sums } = self;
+        let nr = S::NV * S::LANES;
+        let width = columns.len().next_multiple_of(nr);
+        let panels = a.rows.div_ceil(S::MR);
+        assert!(rows.start.is_multiple_of(S::MR) && rows.end <= a.rows && a.k == b.k);
+        assert!(a.data.len() == panels * S::MR * A::units(a.k));
+        let sums = sums.at_least(rows.len() * width);
+        for block in blocks(b.k) {
+            let units = A::units(block.len());
+            let packed = packed_b.at_least(width * units);
+            pack_b::<S, A>(s, b, block.clone(), columns.clone(), packed);
+            for column in (0..width).step_by(nr) {
+                for row in rows.clone().step_by(S::MR) {
+                    let panel = A::units(block.start) * panels * S::MR + row * units;
+                    let tile = PackedTile {
+                        a: a.data[panel..].as_ptr(),
+                        b: packed[column * units..].as_ptr(),
+                        units,
+                        c: sums[(row - rows.start) * width + column..].as_mut_ptr(),
+                        c_stride: width,
+                        accumulate: block.start > 0,
+                    };
+                    // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
+                    // the tile's rows end at `rows.end`, its columns at `width`: inside `sums`.
+                    unsafe { s.packed_tile::<A>(S::MR.min(rows.end - row), tile) };
+                }
             }
         }
+        width
     }
-    width
 }
 
 /// The packed matrix product.
-pub(crate) fn gemm(
+pub(crate) fn gemm<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
     scratch: &mut Scratch,
@@ -164,66 +178,46 @@ pub(crate) fn gemm(
     epilogue: Epilogue<'_>,
     out: &mut [f32],
 ) {
-    struct Op<'a> {
-        a: PackedRows<'a>,
-        b: &'a WeightMatrix<'a>,
-        epilogue: Epilogue<'a>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-        packed_b: &'a mut Buffer,
-        sums: &'a mut Buffer,
-        out: SharedOut<f32>,
-    }
-    impl SimdOp for Op<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn eval<S: Simd>(self, s: S) {
-            let Op { a, b, rows, columns, .. } = self;
-            let width = strip_sums(s, a, b, rows.clone(), columns.clone(), self.packed_b, self.sums);
-            let sums = self.sums.as_slice();
-            for (row, sums) in rows.zip(sums.chunks_exact(width)) {
-                for (v, sums) in sums.chunks_exact(S::LANES).enumerate() {
-                    let column = columns.start + v * S::LANES;
-                    if column >= columns.end {
-                        break;
-                    }
-                    // SAFETY: this task alone writes its rows and columns of the output; the vector ends at the last
-                    // column; the bias has n elements (`Kernels::gemm` checked).
-                    unsafe {
-                        let out = self.out.at(row * b.n + column);
-                        self.epilogue.finish(s, s.load(sums.as_ptr()), column, columns.end - column, out);
-                    }
-                }
-            }
-        }
-    }
     let mr = register_rows(isa);
     let threads = scratch.threads.len();
-    let a = pack_rows(isa, leader, a, b.k, &mut scratch.rows);
+    let a = pack_rows::<A>(isa, leader, a, b.k, &mut scratch.rows);
     let cut = Cut::new(a.rows, b.n, mr, NT, threads);
     let out = SharedOut::new(out);
     let threads = &scratch.threads;
     leader.share(a.rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
         let mut own = threads.own();
-        let own = &mut *own;
-        let op = Op { a, b: &b, epilogue, rows, columns, packed_b: &mut own.packed, sums: &mut own.sums, out };
-        dispatch(isa, op);
+        let ThreadScratch { packed: packed_b, sums, .. } = &mut *own;
+        let strip = Strip { a, b: &b, rows: rows.clone(), columns: columns.clone(), packed_b, sums };
+        let width = dispatch(isa, strip);
+        dispatch(isa, Finish { sums: sums.as_slice(), width, rows, columns, n: b.n, epilogue, out });
     });
 }
 
-/// Widens one column of b (the weights of one output) into `into`.
-pub(crate) fn output_weights(b: &WeightMatrix<'_>, column: usize, into: &mut [f32]) {
-    match b.layout {
-        super::Layout::OutIn => b.data.widen_into(column * b.k, into),
-        super::Layout::InOut => {
-            for (i, to) in into.iter_mut().enumerate() {
-                let at = i * b.n + column;
-                *to = match b.data {
-                    WeightData::F32(data) => data[at],
-                    WeightData::F16(data) => data[at].to_f32(),
-                    WeightData::Bf16(data) => data[at].to_f32(),
-                };
+/// Puts the epilogue to a strip's sums and stores them.
+struct Finish<'a> {
+    sums: &'a [f32],
+    width: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    n: usize,
+    epilogue: Epilogue<'a>,
+    out: SharedOut<f32>,
+}
+
+impl SimdOp for Finish<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Finish { columns, n, .. } = self;
+        for (row, sums) in self.rows.zip(self.sums.chunks_exact(self.width)) {
+            for (column, sums) in columns.clone().step_by(S::LANES).zip(sums.chunks_exact(S::LANES)) {
+                // SAFETY: this task alone writes its rows and columns of the output; the vector ends at the last column;
+                // the bias has n elements (`Kernels::gemm` checked).
+                unsafe {
+                    let out = self.out.at(row * n + column);
+                    self.epilogue.finish(s, s.load(sums.as_ptr()), column, columns.end - column, out);
+                }
             }
         }
     }

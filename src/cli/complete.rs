@@ -1,0 +1,190 @@
+//! `lesion complete`: prompts continued under one plan or several.
+
+use std::ops::ControlFlow;
+
+use lesion::forward::{self, Completion, Finish, Sampling, Session};
+use lesion::measure::{self, LossSummary};
+use serde::Serialize;
+
+use super::args::Complete;
+use super::failure::{Exit, Result};
+use super::output::{Number, Output, SCHEMA_VERSION, note, numbers, shown};
+use super::resolve::{self, Input, NamedPlan};
+use super::{forward_failure, measure_failure, model, signals};
+
+/// A completion in JSON.
+#[derive(Serialize)]
+pub(crate) struct CompleteRecord<'a> {
+    schema_version: u32,
+    model: String,
+    plan: &'a str,
+    bos: bool,
+    prompt_ids: &'a [u32],
+    /// Nats, one per predicted position of the prompt.
+    prompt_nll: Vec<Number>,
+    prompt_mean_nll: Option<Number>,
+    completion_ids: &'a [u32],
+    /// `null` where ids were given to a model without a tokenizer.
+    completion: Option<&'a str>,
+    finish: &'static str,
+    sampling: SamplingRecord<'a>,
+    isa: &'static str,
+    threads: usize,
+}
+
+#[derive(Serialize)]
+struct SamplingRecord<'a> {
+    max_tokens: usize,
+    temperature: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    seed: u64,
+    stop: &'a [String],
+    stop_at_end_of_text: bool,
+    cache: bool,
+}
+
+pub(crate) fn run(args: &Complete) -> Result<Exit> {
+    let sampling = resolve::sampling(&args.sampling)?;
+    let mut output = Output::open(&args.output)?;
+    let model = model::open(&args.model)?;
+    let plans = resolve::plans(&args.plan.plan, model.config())?;
+    let input = Input::prompt(&model, &args.prompt)?;
+    input.within_context(model.config())?;
+    let mut session = resolve::session(&model, &args.engine)?;
+    let several = plans.len() > 1;
+    for plan in &plans {
+        let prompt_nll = prompt_nll(&mut session, plan, &input)?;
+        if output.json {
+            let completion = speak(&mut session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
+        } else if several {
+            output.heading(&summary(&session, plan, &prompt_nll))?;
+            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            output.line("")?;
+        } else {
+            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            note(summary(&session, plan, &prompt_nll));
+        }
+        signals::check()?;
+    }
+    if !output.json {
+        let uniform = (model.config().vocab_size as f64).ln();
+        let baseline = format!("uniform baseline ln V: {} nats per token", shown(uniform));
+        if several { output.line(baseline)? } else { note(baseline) }
+    }
+    output.finish()?;
+    Ok(Exit::Ok)
+}
+
+/// The loss of the prompt, nats, one per predicted position.
+pub(crate) fn prompt_nll(session: &mut Session, plan: &NamedPlan, input: &Input) -> Result<Vec<f64>> {
+    let losses = measure::token_losses(session, &plan.plan, &[&input.ids]).map_err(|error| measure_failure(&error))?;
+    Ok(losses.concat())
+}
+
+/// Continues the input under a plan; text goes to `on_text` as it is made. After Ctrl-C it ends with what there is.
+pub(crate) fn speak(
+    session: &mut Session,
+    plan: &NamedPlan,
+    input: &Input,
+    sampling: &Sampling,
+    on_text: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Completion> {
+    let mut failure = None;
+    let completion = forward::complete(session, &plan.plan, &input.ids, sampling, &mut |text| {
+        if let Err(error) = on_text(text) {
+            failure = Some(error);
+        }
+        if failure.is_some() || signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .map_err(|error| forward_failure(&error))?;
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(completion),
+    }
+}
+
+/// The same, with the text going to the output as it is made, and a line break after it.
+pub(crate) fn speak_aloud(
+    session: &mut Session,
+    plan: &NamedPlan,
+    input: &Input,
+    sampling: &Sampling,
+    output: &mut Output,
+) -> Result<()> {
+    let completion = speak(session, plan, input, sampling, &mut |text| {
+        output.model_text(text)?;
+        output.flush()
+    })?;
+    if !has_text(session) {
+        output.text(&completion.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
+    }
+    output.line("")
+}
+
+/// Without a tokenizer a completion is ids alone.
+fn has_text(session: &Session) -> bool {
+    session.model().tokenizer().is_ok()
+}
+
+/// What a completion is in JSON.
+pub(crate) fn record<'a>(
+    session: &Session,
+    plan: &'a NamedPlan,
+    input: &'a Input,
+    sampling: &'a Sampling,
+    prompt_nll: &[f64],
+    completion: &'a Completion,
+) -> CompleteRecord<'a> {
+    CompleteRecord {
+        schema_version: SCHEMA_VERSION,
+        model: session.model().name().to_owned(),
+        plan: &plan.text,
+        bos: input.bos,
+        prompt_ids: &input.ids,
+        prompt_nll: numbers(prompt_nll),
+        prompt_mean_nll: LossSummary::from_iter(prompt_nll).mean().map(Number),
+        completion_ids: &completion.ids,
+        completion: has_text(session).then_some(&completion.text),
+        finish: finish(completion.finish),
+        sampling: SamplingRecord {
+            max_tokens: sampling.max_tokens,
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            seed: sampling.seed,
+            stop: &sampling.stop,
+            stop_at_end_of_text: sampling.stop_at_end_of_text,
+            cache: sampling.cache,
+        },
+        isa: session.isa().name(),
+        threads: session.threads(),
+    }
+}
+
+/// One line for people: the plan, its cost in blocks, and the prompt's loss.
+pub(crate) fn summary(session: &Session, plan: &NamedPlan, prompt_nll: &[f64]) -> String {
+    let loss = match LossSummary::from_iter(prompt_nll).mean() {
+        Some(mean) => format!("prompt {} nats per token", shown(mean)),
+        None => "a prompt of one token has no loss".to_owned(),
+    };
+    format!("{}: {}; {loss}", plan.label(), cost(session, plan))
+}
+
+/// `8 blocks (12 intact)`
+pub(crate) fn cost(session: &Session, plan: &NamedPlan) -> String {
+    let cost = plan.plan.cost();
+    let n_layer = session.model().config().n_layer;
+    if plan.intact { format!("{cost} blocks") } else { format!("{cost} blocks ({n_layer} intact)") }
+}
+
+fn finish(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Length => "length",
+        Finish::Stop => "stop",
+        Finish::Context => "context",
+        Finish::EndOfText => "end-of-text",
+        Finish::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,272 @@
+//! Where results go: stdout or a file, as text, tables or JSON lines. Data only; notes for people go through [`note`]
+//! to stderr. Colour is for headings and only where the terminal and NO_COLOR / CLICOLOR_FORCE allow it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anstream::ColorChoice;
+use anstyle::Style;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Serialize, Serializer};
+
+use super::args::OutputArgs;
+use super::failure::{Failure, Result};
+
+/// The version of every JSON object that is printed. Fields are added within it, never renamed.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// The sink of a command's results.
+pub(crate) struct Output {
+    sink: Sink,
+    /// Results are JSON lines.
+    pub(crate) json: bool,
+    bold: Style,
+    /// A person is watching: control characters in a model's text are escaped.
+    terminal: bool,
+}
+
+enum Sink {
+    Stdout,
+    /// Written in one go by [`Output::finish`], so that a failed run leaves no half file.
+    File {
+        path: PathBuf,
+        force: bool,
+        bytes: Vec<u8>,
+    },
+}
+
+impl Output {
+    /// Refuses an output file that exists, before any work is done.
+    pub(crate) fn open(args: &OutputArgs) -> Result<Output> {
+        let Some(path) = &args.output else {
+            return Ok(Output::stdout(args.json));
+        };
+        if !args.force && fs::symlink_metadata(path).is_ok() {
+            return Err(exists(path));
+        }
+        let sink = Sink::File { path: path.clone(), force: args.force, bytes: Vec::new() };
+        Ok(Output { sink, json: args.json, bold: Style::new(), terminal: false })
+    }
+
+    /// Results on stdout.
+    pub(crate) fn stdout(json: bool) -> Output {
+        let stdout = io::stdout();
+        let bold = match anstream::AutoStream::choice(&stdout) {
+            ColorChoice::Never => Style::new(),
+            _ => Style::new().bold(),
+        };
+        Output { sink: Sink::Stdout, json, bold, terminal: stdout.is_terminal() }
+    }
+
+    /// Text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        match &mut self.sink {
+            Sink::Stdout => io::stdout().lock().write_all(text.as_bytes()).map_err(|error| Failure::stdout(&error)),
+            Sink::File { bytes, .. } => {
+                bytes.extend_from_slice(text.as_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// A line.
+    pub(crate) fn line(&mut self, line: impl AsRef<str>) -> Result<()> {
+        self.text(line.as_ref())?;
+        self.text("\n")
+    }
+
+    /// A line that opens a block.
+    pub(crate) fn heading(&mut self, line: &str) -> Result<()> {
+        let bold = self.bold;
+        self.line(format!("{bold}{line}{bold:#}"))
+    }
+
+    /// Text that a model made: exact in a pipe, its control characters escaped on a terminal.
+    pub(crate) fn model_text(&mut self, text: &str) -> Result<()> {
+        if self.terminal { self.text(&escape_controls(text)) } else { self.text(text) }
+    }
+
+    /// One object on one line.
+    pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(object).expect("records have string keys and no failing serializer");
+        self.line(line)
+    }
+
+    /// What has been written is on its way.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        match self.sink {
+            Sink::Stdout => io::stdout().lock().flush().map_err(|error| Failure::stdout(&error)),
+            Sink::File { .. } => Ok(()),
+        }
+    }
+
+    /// Writes the output file, if there is one: to a temporary name beside it, then renamed.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let Sink::File { path, force, bytes } = self.sink else { return Ok(()) };
+        let named = |error: io::Error| Failure::io("write", &path.display().to_string(), &error);
+        if !force {
+            return match File::create_new(&path) {
+                Ok(mut file) => file.write_all(&bytes).map_err(named),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&path)),
+                Err(error) => Err(named(error)),
+            };
+        }
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(format!(".{}.partial", std::process::id()));
+        fs::write(&temporary, &bytes).and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
+            // The first error is the one to tell; the partial file is ours.
+            let _ = fs::remove_file(&temporary);
+            named(error)
+        })
+    }
+}
+
+fn exists(path: &std::path::Path) -> Failure {
+    Failure::usage(format!("{} exists", path.display())).with_help("--force replaces it")
+}
+
+/// A line on stderr.
+pub(crate) fn note(line: impl AsRef<str>) {
+    anstream::eprintln!("{}", line.as_ref());
+}
+
+/// A number in JSON: non-finite values are the strings "NaN", "inf" and "-inf".
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Number(pub(crate) f64);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if self.0.is_finite() {
+            serializer.serialize_f64(self.0)
+        } else {
+            serializer.serialize_str(&self.0.to_string())
+        }
+    }
+}
+
+/// Numbers in JSON.
+pub(crate) fn numbers(values: &[f64]) -> Vec<Number> {
+    values.iter().copied().map(Number).collect()
+}
+
+/// Rows under a header: columns from `right_from` on hold numbers and go to the right, the others to the left.
+pub(crate) fn table(header: &[String], rows: &[Vec<String>], right_from: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let escaped = |row: &[String]| row.iter().map(|cell| escape_controls(cell)).collect::<Vec<_>>();
+    if !header.is_empty() {
+        table.set_header(escaped(header));
+    }
+    rows.iter().for_each(|row| {
+        table.add_row(escaped(row));
+    });
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if index >= right_from {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    trimmed(&table)
+}
+
+/// A table's lines without the spaces that fill its last column.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Rows whose cells hold prose: every column to the left, wrapped to `width` characters.
+pub(crate) fn prose_table(header: &[String], rows: &[Vec<String>], width: u16) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(comfy_table::ContentArrangement::DynamicFullWidth);
+    table.set_width(width).set_header(header);
+    rows.iter().for_each(|row| {
+        table.add_row(row.iter().map(|cell| escape_controls(cell)));
+    });
+    trimmed(&table)
+}
+
+/// `text` with control characters other than line breaks and tabs written as escapes.
+pub(crate) fn escape_controls(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !matches!(c, '\n' | '\t') {
+            let _ = write!(escaped, "{}", c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// A loss or another measured number, for people.
+pub(crate) fn shown(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        small if small < 1e-3 => format!("{value:.2e}"),
+        large if large >= 1e6 => format!("{value:.3e}"),
+        _ if value.is_finite() => format!("{value:.4}"),
+        _ => value.to_string(),
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_finite_numbers_are_strings() {
+        let json = serde_json::to_string(&numbers(&[1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0])).unwrap();
+        assert_eq!(json, r#"[1.5,"NaN","inf","-inf",-0.0]"#);
+    }
+
+    #[test]
+    fn numbers_survive_json_bit_for_bit() {
+        for value in [0.1 + 0.2, 1e-300, f64::MAX, 5e-324, -22.983004318556205] {
+            let json = serde_json::to_string(&Number(value)).unwrap();
+            assert_eq!(json.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{json}");
+        }
+    }
+
+    #[test]
+    fn terminal_escapes_do_not_reach_a_terminal() {
+        assert_eq!(escape_controls("a\x1b[2J\x07\nb\tc\u{9b}"), "a\\u{1b}[2J\\u{7}\nb\tc\\u{9b}");
+    }
+
+    #[test]
+    fn tables_have_no_trailing_space() {
+        let text = table(&["".into(), "0..12".into()], &[vec!["nats".into(), "1.5".into()]], 1);
+        assert_eq!(text, "      0..12\nnats    1.5\n");
+    }
+
+    #[test]
+    fn an_output_file_is_refused_when_it_exists_and_replaced_when_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let args = |force| OutputArgs { json: false, output: Some(path.clone()), force };
+        let mut output = Output::open(&args(false)).unwrap();
+        output.line("one").unwrap();
+        assert!(!path.exists(), "nothing is written before the end");
+        output.finish().unwrap();
+        assert!(Output::open(&args(false)).is_err());
+        let mut output = Output::open(&args(true)).unwrap();
+        output.line("two").unwrap();
+        output.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+    }
+}

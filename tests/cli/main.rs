@@ -1,0 +1,19 @@
+//! The command line, as real processes: what they print, what they refuse, how they end.
+
+#![cfg(feature = "cli")]
+
+mod chat;
+mod complete;
+mod documents;
+mod engine;
+mod files;
+mod loss;
+mod models;
+mod plan;
+mod run;
+mod signals;
+mod verify;
+
+#[cfg(feature = "hub")]
+#[path = "../mock_hub/mod.rs"]
+mod mock_hub;
