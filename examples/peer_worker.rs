@@ -1,9 +1,8 @@
 //! `lesion`'s side of `benches/peers`: `peer_worker PEER MODELS TOKENS THREADS`, PEER being `lesion-f32`, `lesion-f16`
-//! or `lesion-bf16` (the type of the weights).
+//! or `lesion-bf16` (the type of the weights). `limits` as PEER measures the machine at each line instead.
 //!
 //! Speaks JSON lines, as `benches/peers/worker.py` does: a line about itself after the first logits; then, for each
-//! `{"work": "A", "times": 3}` on stdin, a line with `seconds`, the loss or the tokens, and the work counted. The work
-//! `limits` measures the machine.
+//! `{"work": "A", "times": 3}` on stdin, a line with `seconds`, the loss or the tokens, and the work counted.
 
 use std::error::Error;
 use std::io::BufRead;
@@ -24,9 +23,12 @@ const LIMIT_TIME: Duration = Duration::from_millis(250);
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, name, models, tokens, threads] = &arguments[..] else { return Err("PEER MODELS TOKENS THREADS".into()) };
+    let threads = threads.parse()?;
+    if name == "limits" {
+        return limits(threads);
+    }
     let dtype = name.strip_prefix("lesion-").ok_or("PEER: lesion-f32, lesion-f16 or lesion-bf16")?;
     let model = Model::open_dir(&Path::new(models).join(format!("gpt2-{dtype}")), &OpenOptions::default())?;
-    let threads = threads.parse()?;
     let mut session = Session::new(&model, SessionOptions { threads, ..SessionOptions::default() })?;
     let tokens: Value = serde_json::from_str(&std::fs::read_to_string(tokens)?)?;
     let ids = |work: &str| serde_json::from_value::<Vec<Vec<u32>>>(tokens[work].clone());
@@ -39,10 +41,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for line in std::io::stdin().lock().lines() {
         let command: Value = serde_json::from_str(&line?)?;
         let work = command["work"].as_str().ok_or("no work")?;
-        if work == "limits" {
-            println!("{}", limits(threads)?);
-            continue;
-        }
         let ids = ids(work)?;
         let sequences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         // Wakes threads and clocks.
@@ -93,12 +91,18 @@ fn likeliest(logits: &[f32]) -> u32 {
     logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(id, _)| id as u32)
 }
 
-/// FLOP/s of each instruction set's FMAs, and bytes/s of a streaming read.
-fn limits(threads: usize) -> Result<Value, Box<dyn Error>> {
-    let mut fma = json!({});
-    for isa in Isa::available() {
-        fma[isa.name()] = json!(Team::new(isa, threads)?.fma_rate(LIMIT_TIME));
-    }
+/// Answers each line with FLOP/s of each instruction set's FMAs, and bytes/s of a streaming read.
+fn limits(threads: usize) -> Result<(), Box<dyn Error>> {
+    let mut teams = Isa::available().map(|isa| Team::new(isa, threads)).collect::<Result<Vec<_>, _>>()?;
     let memory = vec![1.0_f32; 128 << 20];
-    Ok(json!({"fma": fma, "read": Team::new(Isa::best(), threads)?.read_rate(&memory, LIMIT_TIME)}))
+    println!("{}", json!({"peer": "limits"}));
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let mut fma = json!({});
+        for team in &mut teams {
+            fma[team.isa().name()] = json!(team.fma_rate(LIMIT_TIME));
+        }
+        println!("{}", json!({"fma": fma, "read": teams[0].read_rate(&memory, LIMIT_TIME)}));
+    }
+    Ok(())
 }
