@@ -50,7 +50,7 @@ fn attention(c: &mut Criterion) {
     for isa in isas(true) {
         let mut group = c.benchmark_group(format!("attention/{isa}"));
         let mut team = team(isa);
-        for (sequences, tokens, past) in [(1, 1024, 0), (8, 128, 0), (1, 16, 0), (1, 1, 1023)] {
+        for (sequences, tokens, past) in [(1_usize, 1024_usize, 0_usize), (8, 128, 0), (1, 16, 0), (1, 1, 1023)] {
             let rows = sequences * tokens;
             let slots = (past + tokens).next_multiple_of(TILE);
             let span = |i| KvSpan { first_row: i * tokens, rows: tokens, past, slot: i * slots };

@@ -100,7 +100,8 @@ fn main() {
     let mut teams: Vec<Team> = Isa::available().map(|isa| Team::new(isa, threads).expect("threads")).collect();
     let mut rows = Vec::new();
     for (m, k, n, file_transposed) in SHAPES {
-        let fill = |len: usize| (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0);
+        let fill =
+            |len: usize| (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0);
         let (a, b): (Vec<f32>, Vec<f32>) = (fill(m * k).collect(), fill(k * n).collect());
         let mut out = vec![0.0; m * n];
         let flop = 2.0 * (m * k * n) as f64;
