@@ -78,7 +78,7 @@ fn count(model: &Model, plan: &Plan, work: &str, sequences: &[&[u32]]) -> Work {
 
 /// Seconds of the steps behind the prompt, and the tokens: the prompt's and one of each step.
 fn decode(session: &mut Session, plan: &Plan, prompt: &[u32]) -> Result<(f64, Vec<u32>), ForwardError> {
-    let mut cache = Cache::new(session.model().config(), plan, prompt.len() + STEPS);
+    let mut cache = Cache::new(session.model(), plan, prompt.len() + STEPS)?;
     let mut tokens = vec![likeliest(&session.extend(plan, &mut cache, prompt)?)];
     let start = Instant::now();
     for step in 0..STEPS {

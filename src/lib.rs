@@ -9,7 +9,10 @@ pub mod forward;
 pub mod measure;
 pub mod model;
 pub mod plan;
+mod shortcuts;
 pub mod weights;
+
+pub use shortcuts::Error;
 
 /// The README's example, as a test.
 #[cfg(all(doctest, feature = "mini"))]

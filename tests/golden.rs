@@ -1,12 +1,15 @@
 //! Parity with Hugging Face transformers in f64: the embedded model and the full 124M shape, intact and corrupted, on
 //! every instruction set.
 
+#![cfg(feature = "mini")]
+
 use lesion::forward::{Batch, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Answered, answer_losses, token_losses};
 use lesion::model::{Model, OpenOptions};
 use lesion::plan::Plan;
 use lesion_kernels::{Dtype, Isa};
 use serde::Deserialize;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -63,7 +66,7 @@ struct Failures(Vec<String>);
 impl Failures {
     fn close(&mut self, what: &str, ours: f64, theirs: f64, bound: f64) {
         // A NaN on either side is a failure.
-        if !((ours - theirs).abs() <= bound) {
+        if (ours - theirs).abs().partial_cmp(&bound).is_none_or(Ordering::is_gt) {
             self.0.push(format!("{what}: {ours} against {theirs}, allowed {bound:e}"));
         }
     }
@@ -83,8 +86,7 @@ impl Drop for Failures {
     }
 }
 
-/// Losses against f64: single tokens within 1e-3, 99.9 % within 1e-4, means within 1e-5 (relative where a corrupted
-/// model's loss is large).
+/// Losses against f64: single tokens within 1e-3, means within 1e-5; `check_tail` wants 99.9 % of the tokens within 1e-4.
 fn compare_losses(failures: &mut Failures, errors: &mut Vec<f64>, at: &str, ours: &[f64], theirs: &[f64]) {
     failures.equal(&format!("{at}: losses"), &ours.len(), &theirs.len());
     for (i, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
@@ -94,7 +96,7 @@ fn compare_losses(failures: &mut Failures, errors: &mut Vec<f64>, at: &str, ours
     if !theirs.is_empty() {
         let mean = |nll: &[f64]| nll.iter().sum::<f64>() / nll.len() as f64;
         let theirs = mean(theirs);
-        failures.close(&format!("{at}: mean nll"), mean(ours), theirs, 1e-5 * theirs.abs().max(1.0));
+        failures.close(&format!("{at}: mean nll"), mean(ours), theirs, 1e-5);
     }
 }
 
@@ -106,15 +108,16 @@ fn check_tail(failures: &mut Failures, mut errors: Vec<f64>) {
 #[test]
 fn mini_losses() {
     let model = Model::mini().unwrap();
-    let (mut failures, mut errors) = (Failures::default(), Vec::new());
+    let mut failures = Failures::default();
     for mut session in sessions(&model) {
+        let mut errors = Vec::new();
         for row in mini_rows() {
             let at = format!("{} {} {}", session.isa(), row.prompt, row.plan_name);
             let nll = token_losses(&mut session, &plan_of(&row), &[&row.ids]).unwrap().concat();
             compare_losses(&mut failures, &mut errors, &at, &nll, &row.nll);
         }
+        check_tail(&mut failures, errors);
     }
-    check_tail(&mut failures, errors);
 }
 
 #[test]
@@ -187,9 +190,14 @@ fn mini_greedy_completions() {
     for (mut session, cache) in sessions(&model).map(|s| (s, true)).chain(sessions(&model).map(|s| (s, false))) {
         for row in mini_rows() {
             let Some(theirs) = &row.greedy_ids else { continue };
+            // Recomputing long prompts for every token takes minutes and shows nothing that short ones don't.
+            if !cache && row.ids.len() > 64 {
+                continue;
+            }
             let plan = plan_of(&row);
             let sampling = Sampling { cache, ..Sampling::greedy(theirs.len()) };
-            let ours = complete(&mut session, &plan, &row.ids, &sampling, &mut |_| ControlFlow::Continue(())).unwrap();
+            let ours = complete(&mut session, &plan, &row.ids, &sampling, None, &mut |_, _| ControlFlow::Continue(()))
+                .unwrap();
             let Some(i) = ours.ids.iter().zip(theirs).position(|(a, b)| a != b) else {
                 failures.equal(&row.prompt, &ours.ids.len(), &theirs.len());
                 continue;
@@ -241,8 +249,9 @@ fn every_element_type_agrees_with_f64_on_the_same_file() {
 #[test]
 fn full_shape_losses() {
     let model = synthetic(Dtype::F32);
-    let (mut failures, mut errors) = (Failures::default(), Vec::new());
+    let mut failures = Failures::default();
     for mut session in sessions(&model) {
+        let mut errors = Vec::new();
         let (mut own, mut theirs) = (0.0, 0.0);
         // Without SIMD the full shape is slow: the short prompts say enough.
         let longest = if session.isa() == Isa::Portable { 64 } else { 1024 };
@@ -258,15 +267,16 @@ fn full_shape_losses() {
         // The rounding error may be twice that of Hugging Face's own f32, root mean square over the rows.
         println!("{}: {:.2} times", session.isa(), (own / theirs).sqrt());
         failures.close(&format!("{}: rounding error", session.isa()), own.sqrt(), 0.0, 2.0 * theirs.sqrt());
+        check_tail(&mut failures, errors);
     }
-    check_tail(&mut failures, errors);
 }
 
 /// The same shape from 16-bit files, against the f64 model on the same file.
 #[test]
 fn full_shape_from_16_bit_files() {
-    let (mut failures, mut errors) = (Failures::default(), Vec::new());
+    let mut failures = Failures::default();
     for dtype in [Dtype::F16, Dtype::Bf16] {
+        let mut errors = Vec::new();
         let model = synthetic(dtype);
         for row in synthetic_rows().iter().filter(|row| row.prompt == "rome" && row.plan_name != "repeat_3_x3") {
             let theirs = reference_model::token_losses(&model, &row.plan, &row.ids);
@@ -276,14 +286,14 @@ fn full_shape_from_16_bit_files() {
                 compare_losses(&mut failures, &mut errors, &at, &nll, &theirs);
             }
         }
+        check_tail(&mut failures, errors);
     }
-    check_tail(&mut failures, errors);
 }
 
 /// A model of GPT-2 small's shape; its files are gone from the directory tree, but mapped.
 fn synthetic(dtype: Dtype) -> Model {
     let directory = tempfile::tempdir().unwrap();
-    lesion::weights::synthetic::write_model(directory.path(), 12, dtype).unwrap();
+    lesion::model::synthetic::write_model(directory.path(), 12, dtype).unwrap();
     Model::open_dir(directory.path(), &OpenOptions::default()).unwrap()
 }
 

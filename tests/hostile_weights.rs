@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{Random, RawTensor, TinyModel, mutate, safetensors, safetensors_raw, write_index};
 use lesion::model::{Model, OpenOptions};
-use lesion::weights::{Checkpoint, NonFinite, ReadMode, WeightData};
+use lesion::weights::{Checkpoint, LockedFile, LockedModel, NonFinite, ReadMode, WeightData};
 use serde_json::json;
 
 /// Opens a directory whose `model.safetensors` is `file`, mapped and read; both must say the same.
@@ -103,7 +103,7 @@ fn offsets_that_are_no_pair_of_positions() {
     assert_names(&offsets("[]"), &["w: ", "length 0"]);
     assert_names(&offsets("[1]"), &["w: ", "length 1"]);
     assert_names(&offsets("[0,8,8]"), &["w: "]);
-    assert_names(&offsets("[8,4]"), &["w: data_offsets [8, 4]"]);
+    assert_names(&offsets("[8,4]"), &["w: data_offsets [8, 4] run backwards"]);
     assert_names(&offsets("[0,-8]"), &["w: ", "-8"]);
     assert_names(&offsets("[0,1e3]"), &["w: ", "1000"]);
     assert_names(&offsets("[0,18446744073709551616]"), &["w: "]);
@@ -422,4 +422,87 @@ fn ten_thousand_mutated_headers_never_panic() {
     }
     // Some mutations are harmless, most are not: the mutator does its work.
     assert!((10..5_000).contains(&opened), "{opened}");
+}
+
+/// A file that `set_len` makes long costs no disk and no memory until something reads it.
+#[test]
+fn a_file_larger_than_memory_is_refused_without_an_abort() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let write = |elements: u64, bytes: u64| {
+        let header = format!(r#"{{"w":{{"dtype":"U8","shape":[{elements}],"data_offsets":[0,{elements}]}}}}"#);
+        fs::write(&path, safetensors_raw(header.as_bytes(), b"")).unwrap();
+        let start = 8 + header.len() as u64;
+        fs::File::options().write(true).open(&path).unwrap().set_len(start + bytes)
+    };
+    let copied = || Checkpoint::open(directory.path(), ReadMode::Copy).unwrap_err().to_string();
+    // The header contradicts the size: nothing else is read.
+    write(8, 1 << 40).unwrap();
+    assert_names(&copied(), &["tensors end at byte 8", "the file has 1099511627776"]);
+    match write(1 << 50, 1 << 50) {
+        Ok(()) => assert_names(&copied(), &["cannot read", "model.safetensors", "no memory for 1125899906842"]),
+        Err(error) => eprintln!("skipped: this file system has no such files ({error})"),
+    }
+}
+
+/// What lies in /proc is regular files of 0 bytes that hold some.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_holds_more_than_its_size_says_is_too_short() {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    // Its arguments, each followed by a zero byte, begin as a header of 2 bytes does. It waits for its stdin.
+    let mut child = Command::new("cat")
+        .arg0("\x02")
+        .args(["", "", "", "", "", "", "{}", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("model.safetensors");
+    std::os::unix::fs::symlink(format!("/proc/{}/cmdline", child.id()), link).unwrap();
+    let opened = [ReadMode::Map, ReadMode::Copy].map(|read| Checkpoint::open(directory.path(), read));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for refused in opened {
+        assert_names(&refused.unwrap_err().to_string(), &["model.safetensors", "0 bytes: too short"]);
+    }
+}
+
+#[test]
+fn the_first_tensor_of_a_prefixed_checkpoint_is_missed_by_its_prefixed_name() {
+    let mut tiny = TinyModel::default().without("wte.weight");
+    tiny.tensors.iter_mut().for_each(|tensor| tensor.name.insert_str(0, "transformer."));
+    assert_names(&open_model(&tiny).unwrap_err(), &["transformer.wte.weight: missing"]);
+}
+
+#[test]
+fn weights_that_the_lock_does_not_list_are_never_opened() {
+    let lock = |paths: &[&str]| {
+        let file = |path: &&str| LockedFile { path: path.to_string(), size: 1, sha256: "0".repeat(64) };
+        let files = ["config.json", "tokenizer.json"].iter().chain(paths).map(file).collect();
+        LockedModel::new("tiny", "someone/tiny", &"0".repeat(40), files).unwrap()
+    };
+    let tiny = TinyModel::default();
+    let directory = tempfile::tempdir().unwrap();
+    let shards = tiny.write_sharded(directory.path(), 2);
+    let open = |model: &LockedModel| {
+        Model::open_locked(directory.path(), model, ReadMode::Map).map_err(|error| error.to_string())
+    };
+    let (index, first, second) =
+        ("model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+    let complete = lock(&[index, first, second]);
+    assert_eq!(open(&complete).unwrap().name(), "tiny");
+
+    // The refusal comes first: this shard isn't even safetensors.
+    let content = fs::read(&shards[1]).unwrap();
+    fs::write(&shards[1], b"junk").unwrap();
+    assert_names(&open(&lock(&[index, first])).unwrap_err(), &[second, "\"tiny\"", "never verified"]);
+    fs::write(&shards[1], content).unwrap();
+
+    // A single file beside the shards is what would be loaded instead of them.
+    fs::write(directory.path().join("model.safetensors"), b"junk").unwrap();
+    assert_names(&open(&complete).unwrap_err(), &["model.safetensors: ", "\"tiny\"", "never verified"]);
 }

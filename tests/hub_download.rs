@@ -174,7 +174,8 @@ fn a_flipped_bit_is_refused_and_the_next_try_downloads_again() {
     assert_eq!(error.kind(), ErrorKind::BadFile);
     let mut flipped = weights();
     flipped[123_456] ^= 1;
-    assert_says(&error, &["\"tiny\"", WEIGHTS, &sha256(&weights()), &sha256(&flipped)]);
+    assert_says(&error, &["\"tiny\"", WEIGHTS, &sha256(&weights()), &sha256(&flipped), "discarded"]);
+    assert!(!error.to_string().contains("delete"), "{error}");
     assert_no_weights(&options.cache);
     assert_complete(&fetch(&options).unwrap());
     assert_eq!(hub.store_ranges(), ["bytes=0-", "bytes=0-"]);
@@ -426,6 +427,7 @@ fn locking_refuses_what_is_not_gpt2() {
     hub.put("config.json", CONFIG, false);
     hub.remove("tokenizer.json");
     assert_says(&lock(REPOSITORY, "main").unwrap_err(), &["has no tokenizer.json"]);
+    assert!(!options.cache.repository_dir(REPOSITORY).exists(), "a refused repository leaves nothing");
 
     assert_says(&lock(REPOSITORY, "no-such-branch").unwrap_err(), &["no-such-branch", "HTTP 404"]);
     for (repository, revision) in [("../x", "main"), ("a/b/c", "main"), (REPOSITORY, ""), (REPOSITORY, "a?b")] {
@@ -447,4 +449,30 @@ fn a_record_folder_that_can_not_be_written_is_a_warning() {
     });
     assert_complete(&snapshot.unwrap());
     assert!(warnings > 0);
+}
+
+#[test]
+fn a_store_that_always_breaks_and_damages_gets_one_clean_attempt() {
+    let hub = MockHub::start();
+    for _ in 0..3 {
+        hub.fault(WEIGHTS, Fault::Truncate(100_000));
+        hub.fault(WEIGHTS, Fault::Flip(200_000));
+    }
+    let (_folder, options) = options(&hub);
+    let error = fetch(&options).unwrap_err();
+    assert!(matches!(&error, HubError::Discarded { source: CheckError::Hash { .. }, .. }), "{error}");
+    assert_eq!(hub.store_ranges(), ["bytes=0-", "bytes=100000-", "bytes=0-", "bytes=100000-"]);
+    assert_no_weights(&options.cache);
+}
+
+#[test]
+fn a_shard_name_made_for_terminals_is_escaped() {
+    let hub = MockHub::start();
+    let (_folder, options) = options(&hub);
+    hub.remove(WEIGHTS);
+    hub.put("model.safetensors.index.json", b"{\"weight_map\": {\"a\": \"\\u001b[2J.safetensors\"}}", false);
+    let error = lock_repository(REPOSITORY, "main", &options, &mut |_| {}).unwrap_err();
+    assert_says(&error, &["has no \\u{1b}[2J.safetensors"]);
+    assert!(!error.to_string().contains('\x1b'), "{error}");
+    assert!(!options.cache.repository_dir(REPOSITORY).exists(), "a refused repository leaves nothing");
 }

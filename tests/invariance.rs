@@ -1,10 +1,13 @@
 //! What must not change a bit: how the intact plan is written, the number of threads, the batch, the cache.
 
-use lesion::forward::{Batch, Cache, Session, SessionOptions, Target};
+#![cfg(feature = "mini")]
+
+use lesion::forward::{Batch, Cache, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Windows, token_losses, windowed_losses};
 use lesion::model::Model;
 use lesion::plan::{Plan, PlanExpr, PlanShape};
 use lesion_kernels::Isa;
+use std::ops::ControlFlow;
 
 fn model() -> Model {
     Model::mini().unwrap()
@@ -48,11 +51,9 @@ fn the_intact_plan_however_it_is_written() {
     for isa in Isa::available() {
         let mut session = session(isa, 2);
         let intact = token_losses(&mut session, &Plan::intact(12), &[ids]).unwrap().concat();
-        for same in ["0..12", "0..=11", "(0..6),6..12", "0,1,2,3,4..12", "skip 3..3", "swap 2 2", "0..4,(4|4),5..12"] {
-            // A skip of no layers is an error of the notation, not a plan.
-            let Ok(expr) = same.parse::<PlanExpr>() else { continue };
-            let Ok(plan) = expr.resolve(&PlanShape { n_layer: 12, n_head: 8 }) else { continue };
-            assert_eq!(bits(&token_losses(&mut session, &plan, &[ids]).unwrap().concat()), bits(&intact), "{same}");
+        for same in ["0..12", "0..=11", "(0..6),6..12", "0,1,2,3,4..12", "swap 2 2", "0..4,(4|4),5..12", "4..4,0..12"] {
+            let losses = token_losses(&mut session, &plan(same), &[ids]).unwrap().concat();
+            assert_eq!(bits(&losses), bits(&intact), "{same}");
         }
     }
 }
@@ -100,7 +101,7 @@ fn the_cache() {
         let mut session = session(isa, 2);
         for text in PLANS {
             let plan = plan(text);
-            let mut cache = Cache::new(model().config(), &plan, ids.len());
+            let mut cache = Cache::new(session.model(), &plan, ids.len()).unwrap();
             for piece in [1, 1, 14, 1, 1, 30, 1, 17, 1, 23] {
                 let from = cache.tokens();
                 let cached = session.extend(&plan, &mut cache, &ids[from..from + piece]).unwrap();
@@ -108,17 +109,34 @@ fn the_cache() {
                 assert!(cached.iter().zip(&anew).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {text} {from}");
             }
             let refused = session.extend(&plan, &mut cache, &[1]).unwrap_err();
-            assert_eq!(refused.to_string(), "cache: made for 90 tokens, continued with 91");
+            assert_eq!(refused.to_string(), "cache: it has room for 90 tokens, 91 are needed");
         }
     }
 }
 
 #[test]
-fn a_cache_is_refused_by_another_plan() {
-    let (plan, other) = (plan("0..12"), plan("0..8"));
-    let mut cache = Cache::new(model().config(), &plan, 16);
-    let refused = session(Isa::best(), 1).extend(&other, &mut cache, &[1]).unwrap_err();
-    assert_eq!(refused.to_string(), "cache: made for 12 attentions, continued with 8");
+fn a_cache_is_refused_by_another_plan_and_another_model() {
+    let mut session = session(Isa::best(), 1);
+    let mut cache = Cache::new(session.model(), &plan("0..12"), 16).unwrap();
+    for other in ["0..8", "11..=0", "0..7,7[zero h3],8..12"] {
+        let refused = session.extend(&plan(other), &mut cache, &[1]).unwrap_err().to_string();
+        assert_eq!(refused, format!("cache: made for plan 0..12, continued with {}", plan(other)));
+    }
+    let mut cache = Cache::new(&model(), &plan("0..12"), 16).unwrap();
+    let refused = session.extend(&plan("0..12"), &mut cache, &[1]).unwrap_err();
+    assert_eq!(refused.to_string(), "cache: made for model mini, continued with mini");
+}
+
+#[test]
+fn a_cache_that_would_take_all_memory_is_refused_before_it_takes_any() {
+    let refused = Cache::new(&model(), &plan("(0..12)*5000"), usize::MAX).err().unwrap().to_string();
+    assert!(refused.starts_with("a cache for 60000 attentions and 18446744073709551615 tokens"), "{refused}");
+    let sampling = Sampling::greedy(usize::MAX);
+    let refused = complete(&mut session(Isa::best(), 1), &plan("(0..12)*5000"), &[1], &sampling, None, &mut |_, _| {
+        ControlFlow::Continue(())
+    });
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.ends_with("15728640000 bytes, 8589934592 are allowed: go without it"), "{refused}");
 }
 
 #[test]
@@ -184,6 +202,32 @@ fn windows_of_a_long_text() {
     }
 }
 
+/// The loss of many rows takes less memory than their logits would.
+#[test]
+fn losses_never_hold_the_logits() {
+    let ids = &sequences(&[256])[0];
+    let mut session = session(Isa::best(), 2);
+    let batch = vec![&ids[..]; 8];
+    token_losses(&mut session, &Plan::none(), &batch).unwrap();
+    let logits = 8 * 256 * 2048 * size_of::<f32>();
+    // All that the session holds, workspace included, is less than the logits alone would be.
+    assert!(session.memory() < logits, "{} bytes, the logits are {logits}", session.memory());
+}
+
+#[test]
+fn one_call_from_text_to_result() {
+    let model = Model::open("mini").unwrap();
+    let ids = model.encode("The capital of Spain is Madrid.").unwrap();
+    let plan = model.plan("drop-last 4").unwrap();
+    let losses = token_losses(&mut session(Isa::best(), 1), &plan, &[&ids]).unwrap().concat();
+    let summary = model.loss(&ids, &plan).unwrap();
+    assert_eq!((summary.tokens, summary.sum), (losses.len(), losses.iter().sum::<f64>()));
+    let said = model.complete(&ids[..ids.len() - 2], &plan, &Sampling::greedy(1)).unwrap();
+    assert_eq!(said.text.as_deref(), Some(" Madrid"));
+    let error = lesion::Error::from(model.plan("0..13").unwrap_err()).to_string();
+    assert!(error.starts_with("plan `0..13`, column 4: range end 13 of 12 layers"), "{error}");
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let mut session = session(Isa::best(), 1);
@@ -199,4 +243,8 @@ fn what_does_not_fit_is_refused() {
     let error = refused(&mut session, &Plan::intact(13), &[0, 1]);
     assert!(error.contains("steps.12") && error.contains("0..=11"), "{error}");
     assert_eq!(token_losses(&mut session, &intact, &[&[3]]).unwrap(), [Vec::<f64>::new()]);
+    let empty = session.score(&intact, &Batch::default(), &[]).unwrap_err().to_string();
+    assert_eq!(empty, "the batch is empty: at least one sequence is needed");
+    let row = session.score(&intact, &Batch::new([&[1, 2][..]]), &[Target { row: 2, id: 0 }]).unwrap_err().to_string();
+    assert_eq!(row, "row 2 of 2: the batch has no such row");
 }

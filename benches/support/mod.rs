@@ -9,8 +9,8 @@ use std::time::Duration;
 use criterion::Criterion;
 use half::{bf16, f16};
 use lesion::forward::SessionOptions;
+use lesion::model::synthetic;
 use lesion::model::{Model, OpenOptions};
-use lesion::weights::synthetic;
 use lesion_kernels::{Dtype, Isa, Team, WeightData};
 
 /// Short, for there are many: medians of 10 samples.

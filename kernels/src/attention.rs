@@ -5,8 +5,8 @@
 //!
 //! A row passes over its keys in groups of [`GROUP`], counted from the sequence's first token, keeping a running
 //! maximum, sum and output (online softmax: Milakov & Gimelshein 2018; Dao et al. 2022). Its arithmetic depends on its
-//! own position only, never on the rows computed beside it: a cached decode step gives the prefill's bits. A row never
-//! touches keys or values behind its own position, so a NaN cannot leak backwards in time.
+//! own position only, never on the rows computed beside it: a cached decode step gives the prefill's bits. Scores of
+//! keys behind a row's own position are thrown away and their values never read, so a NaN cannot leak backwards in time.
 
 use crate::Isa;
 use crate::gemm::SharedOut;

@@ -15,8 +15,8 @@ impl<const BF16: bool> Avx512<BF16> {
     /// The token, if the processor has the instructions.
     #[inline(always)]
     pub(crate) fn detect() -> Option<Self> {
-        let isa = if BF16 { crate::Isa::Avx512Bf16 } else { crate::Isa::Avx512 };
-        isa.is_available().then_some(Avx512(()))
+        let dot = !BF16 || is_x86_feature_detected!("avx512bf16");
+        (dot && crate::Isa::Avx512.is_available()).then_some(Avx512(()))
     }
 }
 

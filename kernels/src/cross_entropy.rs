@@ -47,7 +47,6 @@ pub(crate) struct Partial {
 }
 
 /// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`.
-#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
 pub(crate) fn cross_entropy<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,

@@ -6,12 +6,12 @@ use std::str::FromStr;
 /// An instruction set that the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// [`Isa::Avx512`] with the dot product of bf16 pairs. In f32 the two are the same, bit for bit.
-    Avx512Bf16,
-    /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32.
+    /// AVX-512 (F, BW, DQ, VL): 16 lanes of f32. Products of bf16 pairs use its BF16 extension where it is there.
     Avx512,
     /// AVX2 with FMA and F16C: 8 lanes of f32.
     Avx2,
+    /// NEON: 8 lanes of f32 in two registers.
+    Neon,
     /// Rust without intrinsics.
     Portable,
 }
@@ -34,7 +34,7 @@ impl std::error::Error for UnavailableIsa {}
 
 impl Isa {
     /// Every instruction set there are kernels for, the widest first.
-    pub const ALL: [Isa; 4] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this processor (and operating system) can run it.
     pub fn is_available(self) -> bool {
@@ -52,10 +52,13 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Bf16 => false,
+            Isa::Avx2 | Isa::Avx512 => false,
+            // Miri knows no assembler, which NEON's prefetch is written in.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => !cfg!(miri) && std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon => false,
         }
     }
 
@@ -72,9 +75,9 @@ impl Isa {
     /// Its name on the command line and in records.
     pub fn name(self) -> &'static str {
         match self {
-            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
             Isa::Portable => "portable",
         }
     }
@@ -92,5 +95,16 @@ impl FromStr for Isa {
     /// Parses a name; an unknown name and an instruction set this machine lacks are the same error.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Isa::available().find(|isa| isa.name() == text).ok_or_else(|| UnavailableIsa { asked: text.to_owned() })
+    }
+}
+
+#[cfg(all(test, target_arch = "aarch64", not(miri)))]
+mod tests {
+    use super::*;
+
+    /// Or the other tests would pass without running it.
+    #[test]
+    fn neon_is_there() {
+        assert_eq!(Isa::best(), Isa::Neon);
     }
 }

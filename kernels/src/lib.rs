@@ -14,6 +14,8 @@ mod dtype;
 mod gemm;
 mod isa;
 mod kernels;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod peak;
 mod pool;

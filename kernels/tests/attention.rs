@@ -80,7 +80,7 @@ impl Sequence {
 const LONGEST: usize = if cfg!(miri) { 19 } else { 200 };
 
 fn head_dims() -> Vec<usize> {
-    if cfg!(miri) { vec![1, 9, 16] } else { (1..=80).collect() }
+    if cfg!(miri) { vec![1, 9, 16] } else { (1..=80).step_by(thin()).collect() }
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn every_number_of_tokens() {
             let (isa, threads) = (team.isa(), team.threads());
             let whole = longest.run(team, &[LONGEST]);
             failures.close(&whole, &want, |i| op_gate(magnitude[i]), format_args!("{shape:?} {isa}"));
-            for tokens in 1..LONGEST {
+            for tokens in (1..LONGEST).step_by(thin()) {
                 let prefix = longest.prefix(tokens);
                 let what = |how| format!("{tokens} tokens {shape:?} {isa} {threads} threads {how}");
                 let want = &whole[..tokens * shape.width()];
@@ -148,7 +148,7 @@ fn threads_change_no_bit() {
 #[test]
 fn a_batch_gives_each_sequence_its_own_bits() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(24));
-    for round in 0..if cfg!(miri) { 1 } else { 40 } {
+    for round in 0..if cfg!(miri) { 1 } else { 40_usize.div_ceil(thin()) } {
         let shape = HeadShape { heads: rng.size(4), head_dim: rng.size(40) };
         let sequences: Vec<Sequence> = (0..1 + rng.below(6))
             .map(|_| {
@@ -227,7 +227,7 @@ fn nothing_of_a_later_token_reaches_an_earlier_row() {
         let width = sequence.shape.width();
         for team in &mut teams {
             let clean = sequence.run(team, &[tokens]);
-            for token in (0..tokens).step_by(if tokens > 100 { 7 } else { 1 }) {
+            for token in (0..tokens).step_by(if tokens > 100 { 7 } else { 1 } * thin()) {
                 for (value, part) in [(f32::NAN, 0..3), (f32::INFINITY, 1..3), (f32::NEG_INFINITY, 2..3)] {
                     let mut spoilt = Sequence { qkv: sequence.qkv.clone(), ..sequence };
                     spoilt.qkv[token * 3 * width..][part.start * width..part.end * width].fill(value);

@@ -185,7 +185,7 @@ fn few_rows_and_whole_strips_of_columns() {
     let inputs: &[usize] =
         if cfg!(miri) { &[1, 9] } else { &[1, 2, 3, 7, 8, 9, 31, 64, 127, 255, 256, 257, 511, 512, 513, 770] };
     for m in if cfg!(miri) { 3..=4 } else { 1..=10 } {
-        for &k in inputs {
+        for &k in inputs.iter().skip(m % thin()).step_by(thin()) {
             for n in if cfg!(miri) { vec![128] } else { vec![128, 384] } {
                 every_way(&mut failures, &mut teams, &mut rng, (m, k, n), k % 2 == 0);
             }
@@ -198,7 +198,7 @@ fn few_rows_and_whole_strips_of_columns() {
 fn many_rows_make_several_tasks() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(5));
     let rows: &[usize] = if cfg!(miri) { &[40] } else { &[1055, 1056, 1057, 1069, 2113, 3500] };
-    for &m in rows {
+    for &m in rows.iter().step_by(thin()) {
         every_way(&mut failures, &mut teams, &mut rng, (m, 5, 3), false);
         every_way(&mut failures, &mut teams, &mut rng, (m, 3, 140), true);
     }
@@ -208,7 +208,7 @@ fn many_rows_make_several_tasks() {
 #[test]
 fn integers_are_exact() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(6));
-    for _ in 0..if cfg!(miri) { 3 } else { 300 } {
+    for _ in 0..if cfg!(miri) { 3 } else { 300_usize.div_ceil(thin()) } {
         let shape = if cfg!(miri) {
             (rng.size(9), rng.size(20), rng.size(40))
         } else {
@@ -222,7 +222,7 @@ fn integers_are_exact() {
 #[test]
 fn random_shapes_with_weights_of_full_precision() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(7));
-    for _ in 0..if cfg!(miri) { 10 } else { 2_000 } {
+    for _ in 0..if cfg!(miri) { 10 } else { 2_000_usize.div_ceil(thin()) } {
         let most = if cfg!(miri) { 30 } else { 300 };
         let (m, k, mut n) = (rng.size(most), rng.size(most * 2), rng.size(most));
         if rng.below(4) == 0 {

@@ -109,7 +109,7 @@ fn gemm() {
     let columns: Vec<usize> = (1..=70).chain([127, 128, 129, 256]).collect();
     for team in &mut single_threads() {
         for m in [1, 2, 3, 4, 5, 8, 9, 12, 13, 25] {
-            for &n in &columns {
+            for &n in columns.iter().skip(m % thin()).step_by(thin()) {
                 let k = rng.pick(&[1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 255, 257, 300]);
                 let (a, dense, bias) = (rng.short(m * k), rng.short(k * n), rng.short(n));
                 for side in SIDES {
@@ -140,7 +140,7 @@ fn layer_norm() {
     let mut rng = Rng(52);
     let [mut x_at, mut weight_at, mut bias_at, mut out_at] = [1 << 16, 1 << 12, 1 << 12, 1 << 16].map(Guarded::new);
     for team in &mut single_threads() {
-        for width in 1..=130 {
+        for width in (1..=130).step_by(thin()) {
             for rows in [1, 2, 33] {
                 let (x, weight, bias) = (rng.normals(rows * width), rng.normals(width), rng.normals(width));
                 for side in SIDES {
@@ -160,7 +160,7 @@ fn attention() {
     let mut rng = Rng(53);
     let [mut qkv_at, mut z_at] = [1 << 20, 1 << 20].map(Guarded::new);
     for team in &mut single_threads() {
-        for head_dim in 1..=80 {
+        for head_dim in (1..=80).step_by(thin()) {
             let shape = HeadShape { heads: 1 + head_dim % 2, head_dim };
             for rows in [1, 2, 5, 7, 17, 67] {
                 let qkv = rng.normals(rows * 3 * shape.width());
@@ -182,7 +182,7 @@ fn cross_entropy() {
     let mut rng = Rng(54);
     let [mut x_at, mut b_at, mut targets_at, mut out_at] = [1 << 16, 1 << 20, 1 << 12, 1 << 12].map(Guarded::new);
     for team in &mut single_threads() {
-        for n in (1..=70).chain([255, 256, 257, 513]) {
+        for n in (1..=70).chain([255, 256, 257, 513]).step_by(thin()) {
             for rows in [1, 5, 8, 13] {
                 let k = rng.pick(&[1, 3, 7, 8, 15, 16, 17, 33, 65, 257]);
                 let (x, dense) = (rng.normals(rows * k), rng.short(k * n));

@@ -233,7 +233,7 @@ fn seconds(mut work: impl FnMut() -> Result<(), ForwardError>) -> Result<f64, Fo
 
 /// Seconds of `tokens` greedy steps behind the prompt.
 fn decode_seconds(session: &mut Session, plan: &Plan, prompt: &[u32], tokens: usize) -> Result<f64, ForwardError> {
-    let mut cache = Cache::new(session.model().config(), plan, prompt.len() + tokens);
+    let mut cache = Cache::new(session.model(), plan, prompt.len() + tokens)?;
     let mut next = likeliest(&session.extend(plan, &mut cache, prompt)?);
     let start = Instant::now();
     for _ in 0..tokens {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
@@ -50,7 +51,8 @@ pub(crate) enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The completion alone goes to stdout, as it is made; with several plans, a block for each, the intact model's first.
-The summary on stderr gives the loss of the prompt beside the uniform baseline ln V.
+The summary on stderr gives the loss of the prompt beside the uniform baseline ln V. Ids in means ids out: with --ids
+the tokenizer is not read, the completion is printed as ids, and there are no stop texts.
 
 Examples:
   lesion complete 'The capital of Spain is'
@@ -103,10 +105,10 @@ pub(crate) struct Loss {
     #[arg(long, value_enum, default_value_t = Measure::Default, value_name = "MEASURE")]
     pub(crate) measure: Measure,
     /// Tokens in a window over a text longer than the context [default: the context]
-    #[arg(long, value_name = "TOKENS", value_parser = positive())]
+    #[arg(long, conflicts_with = "answer", value_name = "TOKENS", value_parser = positive())]
     pub(crate) window: Option<u32>,
     /// Tokens between the starts of two windows [default: half a window]
-    #[arg(long, value_name = "TOKENS", value_parser = positive())]
+    #[arg(long, conflicts_with = "answer", value_name = "TOKENS", value_parser = positive())]
     pub(crate) stride: Option<u32>,
     /// Show the loss of every token
     #[arg(long)]
@@ -152,7 +154,7 @@ pub(crate) struct Chat {
 #[command(after_help = "\
 Layers count from 0 and ranges are half-open:
   0..12 intact · 0..8 without the last four · 0..5,6..12 without layer 5 · '0..3,3*4,4..12' layer 3 four times
-  11..=0 reversed · 7a and 7m the attention and MLP halves · '7[zero h3 h5]' two heads silenced · none no layer at all
+  11..=0 reversed · 7a and 7m the attention and MLP halves · '7[zero h3 h5]' two heads zeroed · none no layer at all
   '0..4,(4|5|6|7),8..12' the middle side by side, its updates averaged · '0..4,par(4..8)*3,8..12' the same, looped
 or edits of the intact order, left to right, between semicolons:
   keep-first n · drop-last n · drop-first n · skip i · skip i..j · swap i j · move i j · repeat i xN · reverse i..j
@@ -174,8 +176,11 @@ pub(crate) struct PlanCommand {
     /// Heads of each layer, with --layers
     #[arg(long, value_name = "N", requires = "layers", value_parser = positive())]
     pub(crate) heads: Option<u32>,
+    /// Whose layers and heads: `mini`, a name of weights.lock that is in the cache, or a directory
+    #[arg(short, long, default_value = "mini", value_name = "NAME|DIR")]
+    pub(crate) model: PathBuf,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) lock: LockArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -224,6 +229,9 @@ pub(crate) enum ModelsCommand {
         /// Replace an entry of the same name
         #[arg(long, requires = "output")]
         force: bool,
+        /// Print JSON: the entry as one object; a lock file is TOML all the same
+        #[arg(long)]
+        json: bool,
     },
     /// Hash the files of a cached model again and compare them with weights.lock
     #[command(after_help = "Examples:\n  lesion models verify gpt2")]
@@ -255,6 +263,9 @@ Examples:
         /// The type of its weights
         #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
         dtype: DtypeArg,
+        /// Print what was written as one JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -393,7 +404,7 @@ pub(crate) struct SamplingArgs {
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
-    /// Stop after the end-of-text token too: what a lesioned model says behind it is data
+    /// Stop after the end-of-text token too: what a corrupted model says behind it is data
     #[arg(long)]
     pub(crate) stop_at_end_of_text: bool,
     /// Compute every token from the whole text again, without cached keys and values
@@ -410,7 +421,8 @@ pub(crate) struct LockArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ModelArgs {
-    /// `mini` (the embedded model), a name of weights.lock, or a directory
+    /// `mini` (the embedded model), a name of weights.lock, or a directory. A pinned name wins over a directory of
+    /// that name: `./gpt2` means the directory
     #[arg(short, long, default_value = "mini", value_name = "NAME|DIR")]
     pub(crate) model: PathBuf,
     #[command(flatten)]
@@ -424,6 +436,12 @@ pub(crate) struct ModelArgs {
     /// Refuse weights that hold NaN or infinity
     #[arg(long)]
     pub(crate) require_finite: bool,
+}
+
+impl ModelArgs {
+    pub(crate) fn read(&self) -> ReadMode {
+        if self.no_mmap { ReadMode::Copy } else { ReadMode::Map }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -456,6 +474,7 @@ pub(crate) struct OutputArgs {
 pub(crate) enum IsaArg {
     Avx512,
     Avx2,
+    Neon,
     Portable,
 }
 

@@ -3,15 +3,17 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use lesion::forward::{Sampling, Session};
-use lesion::measure::{self, LossSummary};
+use lesion::measure::LossSummary;
 use lesion::plan::Plan;
+use lesion::weights::ReadMode;
 
 use super::args::{Chat, SamplingArgs};
 use super::complete::{cost, prompt_nll, record, speak, speak_aloud, summary};
 use super::failure::{Exit, Failure, Result};
+use super::loss::{Scored, losses_of};
 use super::output::{Output, note, prose_table, shown, table};
 use super::resolve::{self, Input, NamedPlan};
-use super::{measure_failure, model, signals};
+use super::{loss, model, signals};
 
 const HELP: &str = "\
 TEXT                a prompt: continued under the current plan
@@ -28,6 +30,7 @@ const WIDTH: u16 = 100;
 
 struct Conversation {
     session: Session,
+    read: ReadMode,
     intact: NamedPlan,
     plan: NamedPlan,
     sampling: SamplingArgs,
@@ -38,16 +41,19 @@ struct Conversation {
 
 pub(crate) fn run(args: &Chat) -> Result<Exit> {
     resolve::sampling(&args.sampling)?;
+    let plan = args.plan.as_deref().map(resolve::parse).transpose()?;
+    let engine = resolve::engine(&args.engine)?;
     let model = model::open(&args.model)?;
     let config = model.config();
     let intact = NamedPlan::new(Plan::intact(config.n_layer), config);
-    let plan = match &args.plan {
-        Some(text) => NamedPlan::new(resolve::plan(text, &resolve::shape(config))?, config),
+    let plan = match &plan {
+        Some(plan) => NamedPlan::new(resolve::plan(plan, &model.plan_shape())?, config),
         None => NamedPlan::new(Plan::intact(config.n_layer), config),
     };
-    let session = resolve::session(&model, &args.engine)?;
+    let session = resolve::session(&model, engine)?;
     let mut conversation = Conversation {
         session,
+        read: args.model.read(),
         intact,
         plan,
         sampling: args.sampling.clone(),
@@ -61,8 +67,8 @@ pub(crate) fn run(args: &Chat) -> Result<Exit> {
     }
     loop {
         if terminal {
-            anstream::eprint!("{}> ", conversation.plan.text);
-            io::stderr().flush().map_err(|error| Failure::io("write to", "stderr", &error))?;
+            // A prompt that can't be shown stops nobody from typing.
+            let _ = write!(io::stderr(), "{}> ", conversation.plan.text).and_then(|()| io::stderr().flush());
         }
         signals::check()?;
         let Some(line) = read_line()? else { break };
@@ -125,6 +131,8 @@ impl Conversation {
         let value = rest.trim();
         match name {
             "quit" | "q" | "exit" => return Ok(false),
+            // Objects alone on stdout.
+            "help" if self.output.json => note(HELP),
             "help" => self.output.line(HELP)?,
             "plan" => self.change_plan(value)?,
             // The text of a prompt is taken as written after the one space.
@@ -140,13 +148,19 @@ impl Conversation {
         let sampling = resolve::sampling(&self.sampling)?;
         let nll = prompt_nll(&mut self.session, &self.plan, &input)?;
         if self.output.json {
-            let completion = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut self.session, &self.plan, &input, &sampling, &mut |_, _| Ok(()))?;
+            self.check_unchanged()?;
             self.output.object(&record(&self.session, &self.plan, &input, &sampling, &nll, &completion))?;
             return self.output.flush();
         }
         speak_aloud(&mut self.session, &self.plan, &input, &sampling, &mut self.output)?;
+        self.check_unchanged()?;
         note(summary(&self.session, &self.plan, &nll));
         self.output.flush()
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        model::check_unchanged(self.session.model(), self.read)
     }
 
     fn input(&self, text: &str) -> Result<Input> {
@@ -157,11 +171,12 @@ impl Conversation {
     }
 
     fn change_plan(&mut self, text: &str) -> Result<()> {
-        let config = self.session.model().config();
+        let model = self.session.model();
+        let config = model.config();
         let plan = match text {
             "" => None,
             "intact" => Some(Plan::intact(config.n_layer)),
-            text => Some(resolve::plan(text, &resolve::shape(config))?),
+            text => Some(resolve::plan(&resolve::parse(text)?, &model.plan_shape())?),
         };
         if let Some(plan) = plan {
             self.plan = NamedPlan::new(plan, config);
@@ -184,12 +199,13 @@ impl Conversation {
         let sampling: Sampling = resolve::sampling(&self.sampling)?;
         let mut columns = Vec::new();
         for plan in [&self.intact, &self.plan] {
-            let completion = speak(&mut self.session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut self.session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
+            model::check_unchanged(self.session.model(), self.read)?;
             if self.output.json {
                 let nll = prompt_nll(&mut self.session, plan, &input)?;
                 self.output.object(&record(&self.session, plan, &input, &sampling, &nll, &completion))?;
             }
-            columns.push((plan.label(), completion.text));
+            columns.push((plan.label(), completion.text.unwrap_or_default()));
             signals::check()?;
         }
         if self.output.json {
@@ -202,18 +218,24 @@ impl Conversation {
 
     fn loss(&mut self, text: &str) -> Result<()> {
         let text = self.subject(text)?;
-        let input = self.input(&text)?;
+        let scored = Scored::whole(self.input(&text)?);
         let mut rows = Vec::new();
         let mut plans = vec![&self.intact];
         if !self.plan.intact {
             plans.push(&self.plan);
         }
         for plan in plans {
-            let losses = measure::token_losses(&mut self.session, &plan.plan, &[&input.ids])
-                .map_err(|error| measure_failure(&error))?;
-            let summary = LossSummary::from_iter(&losses.concat());
+            let nll = losses_of(&mut self.session, plan, &scored)?;
+            model::check_unchanged(self.session.model(), self.read)?;
+            if self.output.json {
+                self.output.object(&loss::record(&self.session, plan, &scored, &nll))?;
+            }
+            let summary = LossSummary::from_iter(&nll);
             let cell = |value: Option<f64>| value.map_or("none".to_owned(), shown);
             rows.push(vec![plan.label(), cell(summary.mean()), cell(summary.perplexity())]);
+        }
+        if self.output.json {
+            return self.output.flush();
         }
         let uniform = self.session.model().config().vocab_size as f64;
         rows.push(vec!["uniform".to_owned(), shown(uniform.ln()), shown(uniform)]);

@@ -7,7 +7,7 @@ use lesion::measure::{self, LossSummary};
 use serde::Serialize;
 
 use super::args::Complete;
-use super::failure::{Exit, Result};
+use super::failure::{Exit, Failure, Result};
 use super::output::{Number, Output, SCHEMA_VERSION, note, numbers, shown};
 use super::resolve::{self, Input, NamedPlan};
 use super::{forward_failure, measure_failure, model, signals};
@@ -24,9 +24,12 @@ pub(crate) struct CompleteRecord<'a> {
     prompt_nll: Vec<Number>,
     prompt_mean_nll: Option<Number>,
     completion_ids: &'a [u32],
-    /// `null` where ids were given to a model without a tokenizer.
+    /// `null` where the prompt was given as ids.
     completion: Option<&'a str>,
     finish: &'static str,
+    /// With `not-a-number`: how many logits were NaN, and the position whose next token they should have chosen.
+    nan_logits: Option<usize>,
+    position: Option<usize>,
     sampling: SamplingRecord<'a>,
     isa: &'static str,
     threads: usize,
@@ -46,17 +49,24 @@ struct SamplingRecord<'a> {
 
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
     let sampling = resolve::sampling(&args.sampling)?;
+    args.prompt.text.given()?;
+    if args.prompt.text.ids.is_some() && !sampling.stop.is_empty() {
+        return Err(Failure::usage("--stop with --ids: ids in means ids out, and a stop text is no id"));
+    }
+    let plans = resolve::parse_all(&args.plan.plan)?;
+    let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&args.plan.plan, model.config())?;
+    let plans = resolve::plans(&plans, &model)?;
     let input = Input::prompt(&model, &args.prompt)?;
     input.within_context(model.config())?;
-    let mut session = resolve::session(&model, &args.engine)?;
+    let mut session = resolve::session(&model, engine)?;
     let several = plans.len() > 1;
     for plan in &plans {
         let prompt_nll = prompt_nll(&mut session, plan, &input)?;
         if output.json {
-            let completion = speak(&mut session, plan, &input, &sampling, &mut |_| Ok(()))?;
+            let completion = speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
+            model::check_unchanged(&model, args.model.read())?;
             output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
         } else if several {
             output.heading(&summary(&session, plan, &prompt_nll))?;
@@ -68,6 +78,7 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
         }
         signals::check()?;
     }
+    model::check_unchanged(&model, args.model.read())?;
     if !output.json {
         let uniform = (model.config().vocab_size as f64).ln();
         let baseline = format!("uniform baseline ln V: {} nats per token", shown(uniform));
@@ -83,29 +94,43 @@ pub(crate) fn prompt_nll(session: &mut Session, plan: &NamedPlan, input: &Input)
     Ok(losses.concat())
 }
 
-/// Continues the input under a plan; text goes to `on_text` as it is made. After Ctrl-C it ends with what there is.
+/// Continues the input under a plan; tokens go to `on_token` as they come. After Ctrl-C it ends with what there is.
 pub(crate) fn speak(
     session: &mut Session,
     plan: &NamedPlan,
     input: &Input,
     sampling: &Sampling,
-    on_text: &mut dyn FnMut(&str) -> Result<()>,
+    on_token: &mut dyn FnMut(u32, &str) -> Result<()>,
 ) -> Result<Completion> {
     let mut failure = None;
-    let completion = forward::complete(session, &plan.plan, &input.ids, sampling, &mut |text| {
-        if let Err(error) = on_text(text) {
+    let opened = session.model().clone();
+    // Ids in, ids out: the tokenizer is not even loaded.
+    let tokenizer = match input.text {
+        Some(_) => Some(opened.tokenizer().map_err(|error| model::model_failure(&error))?),
+        None => None,
+    };
+    let completion = forward::complete(session, &plan.plan, &input.ids, sampling, tokenizer, &mut |id, text| {
+        if let Err(error) = on_token(id, text) {
             failure = Some(error);
         }
         if failure.is_some() || signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .map_err(|error| forward_failure(&error))?;
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(completion),
+    if let Some(failure) = failure {
+        return Err(failure);
     }
+    if let Finish::NotANumber { count, position } = completion.finish {
+        note(format!("{}: {}", plan.label(), not_a_number(count, position)));
+    }
+    Ok(completion)
 }
 
-/// The same, with the text going to the output as it is made, and a line break after it.
+/// What a completion that NaN ended has to say.
+pub(crate) fn not_a_number(count: usize, position: usize) -> String {
+    format!("{count} logits at position {position} are NaN: no next token can be chosen")
+}
+
+/// The same, with the text (ids for ids) going to the output as it is made, and a line break after it.
 pub(crate) fn speak_aloud(
     session: &mut Session,
     plan: &NamedPlan,
@@ -113,19 +138,16 @@ pub(crate) fn speak_aloud(
     sampling: &Sampling,
     output: &mut Output,
 ) -> Result<()> {
-    let completion = speak(session, plan, input, sampling, &mut |text| {
-        output.model_text(text)?;
+    let mut separator = "";
+    speak(session, plan, input, sampling, &mut |id, text| {
+        match input.text {
+            Some(_) => output.model_text(text)?,
+            None => output.text(&format!("{separator}{id}"))?,
+        }
+        separator = ",";
         output.flush()
     })?;
-    if !has_text(session) {
-        output.text(&completion.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?;
-    }
     output.line("")
-}
-
-/// Without a tokenizer a completion is ids alone.
-fn has_text(session: &Session) -> bool {
-    session.model().tokenizer().is_ok()
 }
 
 /// What a completion is in JSON.
@@ -137,6 +159,10 @@ pub(crate) fn record<'a>(
     prompt_nll: &[f64],
     completion: &'a Completion,
 ) -> CompleteRecord<'a> {
+    let nan = match completion.finish {
+        Finish::NotANumber { count, position } => Some((count, position)),
+        _ => None,
+    };
     CompleteRecord {
         schema_version: SCHEMA_VERSION,
         model: session.model().name().to_owned(),
@@ -146,8 +172,10 @@ pub(crate) fn record<'a>(
         prompt_nll: numbers(prompt_nll),
         prompt_mean_nll: LossSummary::from_iter(prompt_nll).mean().map(Number),
         completion_ids: &completion.ids,
-        completion: has_text(session).then_some(&completion.text),
+        completion: completion.text.as_deref(),
         finish: finish(completion.finish),
+        nan_logits: nan.map(|(count, _)| count),
+        position: nan.map(|(_, position)| position),
         sampling: SamplingRecord {
             max_tokens: sampling.max_tokens,
             temperature: sampling.temperature,
@@ -185,6 +213,7 @@ fn finish(finish: Finish) -> &'static str {
         Finish::Stop => "stop",
         Finish::Context => "context",
         Finish::EndOfText => "end-of-text",
+        Finish::NotANumber { .. } => "not-a-number",
         Finish::Cancelled => "cancelled",
     }
 }

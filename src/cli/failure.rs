@@ -21,6 +21,18 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The system refused: no room is something missing, anything else is about the file.
+    pub(crate) fn of_io(error: &io::Error) -> Exit {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+                Exit::Missing
+            }
+            _ => Exit::BadFile,
+        }
+    }
+}
+
 /// A command's failure.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -56,13 +68,7 @@ impl Failure {
 
     /// Reading or writing `what` (a path, `stdin`, `stdout`) failed.
     pub(crate) fn io(operation: &str, what: &str, error: &io::Error) -> Failure {
-        let exit = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
-                Exit::Missing
-            }
-            _ => Exit::BadFile,
-        };
-        Failure::new(exit, format!("cannot {operation} {what}: {error}"))
+        Failure::new(Exit::of_io(error), format!("cannot {operation} {what}: {error}"))
     }
 
     /// Writing to stdout failed.

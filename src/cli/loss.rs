@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use lesion::forward::Session;
+use lesion::forward::{Session, SessionOptions};
 use lesion::measure::{self, Answered, LossSummary, Windows};
 use lesion::model::Model;
 use serde::Serialize;
@@ -19,7 +19,7 @@ const WINDOW_CONVENTION: &str =
 
 /// A loss in JSON. Fields are never renamed.
 #[derive(Serialize)]
-struct LossRecord<'a> {
+pub(crate) struct LossRecord<'a> {
     schema_version: u32,
     model: &'a str,
     plan: &'a str,
@@ -39,6 +39,8 @@ struct LossRecord<'a> {
     windows: Option<WindowRecord>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     answer: Option<AnswerRecord<'a>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    seed_compat: Option<SeedCompatRecord<'a>>,
     isa: &'static str,
     threads: usize,
 }
@@ -62,11 +64,28 @@ struct AnswerRecord<'a> {
     answer_joint: bool,
 }
 
+/// Beside `token_ids` and `nll`, which are those of the sequence `BOS prompt BOS " "+answer`.
+#[derive(Serialize)]
+struct SeedCompatRecord<'a> {
+    answer: &'a str,
+    /// Those of `" "+answer`.
+    answer_ids: &'a [u32],
+    /// Nats: the last token's alone.
+    seed_compat_nll: Number,
+}
+
 /// What is scored: tokens and, where there is one, the answer among them.
-struct Scored {
+pub(crate) struct Scored {
     input: Input,
     answer: Option<Answer>,
     windows: Option<Windows>,
+}
+
+impl Scored {
+    /// An input that fits the context.
+    pub(crate) fn whole(input: Input) -> Scored {
+        Scored { input, answer: None, windows: None }
+    }
 }
 
 struct Answer {
@@ -77,18 +96,22 @@ struct Answer {
 }
 
 pub(crate) fn run(args: &Loss) -> Result<Exit> {
+    refuse_early(args)?;
+    let plans = resolve::parse_all(&args.plan.plan)?;
+    let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&args.plan.plan, model.config())?;
+    let plans = resolve::plans(&plans, &model)?;
     if args.measure == Measure::SeedCompat {
-        return seed_compat(args, &model, &plans, output);
+        return seed_compat(args, &model, &plans, engine, output);
     }
     let scored = scored(args, &model)?;
-    let mut session = resolve::session(&model, &args.engine)?;
+    let mut session = resolve::session(&model, engine)?;
     for (index, scored) in scored.iter().enumerate() {
         let mut losses = Vec::new();
         for plan in &plans {
             let nll = losses_of(&mut session, plan, scored)?;
+            model::check_unchanged(&model, args.model.read())?;
             if output.json {
                 output.object(&record(&session, plan, scored, &nll))?;
                 output.flush()?;
@@ -107,12 +130,34 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// What the command line alone shows to be impossible, before any model is opened.
+fn refuse_early(args: &Loss) -> Result<()> {
+    let seed_compat = args.measure == Measure::SeedCompat;
+    if seed_compat && (args.prompt.text.prompt.is_none() || args.answer.is_none()) {
+        return Err(Failure::usage("--measure seed-compat needs a TEXT and --answer"));
+    }
+    if seed_compat && !args.prompt.bos.wanted() {
+        return Err(Failure::usage("--no-bos with --measure seed-compat: its two BOS tokens are part of it"));
+    }
+    if seed_compat && args.tokens {
+        return Err(Failure::usage("--tokens with --measure seed-compat: it scores one token"));
+    }
+    if args.answer.is_some() {
+        if args.prompt.text.prompt.is_none() {
+            return Err(Failure::usage("--answer needs a prompt: give a TEXT, or `-` for stdin"));
+        }
+        if args.answer.as_deref() == Some("") {
+            return Err(Failure::usage("--answer '': there is nothing to score"));
+        }
+    }
+    if args.file.is_empty() { args.prompt.text.given() } else { Ok(()) }
+}
+
 /// The inputs of the command line, tokenised and checked against the context.
 fn scored(args: &Loss, model: &Model) -> Result<Vec<Scored>> {
     let bos = args.prompt.bos.wanted();
     if let Some(answer) = &args.answer {
-        let prompt = args.prompt.text.prompt.as_deref();
-        let prompt = prompt.ok_or_else(|| Failure::usage("--answer needs a prompt: give a TEXT, or `-` for stdin"))?;
+        let prompt = args.prompt.text.prompt.as_deref().unwrap_or_default();
         return Ok(vec![answered(model, &given_or_stdin(prompt)?, answer, bos)?]);
     }
     let inputs = if args.file.is_empty() {
@@ -124,9 +169,6 @@ fn scored(args: &Loss, model: &Model) -> Result<Vec<Scored>> {
 }
 
 fn answered(model: &Model, prompt: &str, answer: &str, bos: bool) -> Result<Scored> {
-    if answer.is_empty() {
-        return Err(Failure::usage("--answer '': there is nothing to score"));
-    }
     if prompt.is_empty() && !bos {
         return Err(Failure::usage("empty prompt with --no-bos: the answer's first token has nothing before it"));
     }
@@ -142,11 +184,11 @@ fn answered(model: &Model, prompt: &str, answer: &str, bos: bool) -> Result<Scor
 /// The windows over an input: none where it fits the context and none were asked for.
 fn windows(args: &Loss, model: &Model, input: &Input) -> Result<Option<Windows>> {
     let context = model.config().n_positions;
-    let length = args.window.map_or(context, |window| window as usize);
+    let length = args.window.map_or(Windows::of_context(context).length, |window| window as usize);
     if !(2..=context).contains(&length) {
         return Err(Failure::usage(format!("--window {length}: 2 to {context} tokens (n_positions)")));
     }
-    let stride = args.stride.map_or(length / 2, |stride| stride as usize);
+    let stride = args.stride.map_or(Windows::of_context(length).stride, |stride| stride as usize);
     if !(1..length).contains(&stride) {
         return Err(Failure::usage(format!("--stride {stride}: 1 to {} tokens, less than the window", length - 1)));
     }
@@ -155,7 +197,7 @@ fn windows(args: &Loss, model: &Model, input: &Input) -> Result<Option<Windows>>
 }
 
 /// Nats, one per predicted position.
-fn losses_of(session: &mut Session, plan: &NamedPlan, scored: &Scored) -> Result<Vec<f64>> {
+pub(crate) fn losses_of(session: &mut Session, plan: &NamedPlan, scored: &Scored) -> Result<Vec<f64>> {
     let ids = &scored.input.ids;
     let losses = match scored.windows {
         None => measure::token_losses(session, &plan.plan, &[ids]).map(|all| all.into_iter().flatten().collect()),
@@ -172,7 +214,8 @@ fn of_answer<'a>(answer: &Answer, nll: &'a [f64]) -> &'a [f64] {
     &nll[answer.span.start - 1..answer.span.end - 1]
 }
 
-fn record<'a>(session: &'a Session, plan: &'a NamedPlan, scored: &'a Scored, nll: &[f64]) -> LossRecord<'a> {
+/// What a loss is in JSON.
+pub(crate) fn record<'a>(session: &'a Session, plan: &'a NamedPlan, scored: &'a Scored, nll: &[f64]) -> LossRecord<'a> {
     let summary = LossSummary::from_iter(nll);
     let input = &scored.input;
     LossRecord {
@@ -200,6 +243,7 @@ fn record<'a>(session: &'a Session, plan: &'a NamedPlan, scored: &'a Scored, nll
             answer_mean_nll: LossSummary::from_iter(of_answer(answer, nll)).mean().map(Number),
             answer_joint: answer.joint,
         }),
+        seed_compat: None,
         isa: session.isa().name(),
         threads: session.threads(),
     }
@@ -281,30 +325,41 @@ fn show_tokens(
 }
 
 /// The scoring of the recorded runs, which is not the loss of the answer: only asked for by name.
-fn seed_compat(args: &Loss, model: &Model, plans: &[NamedPlan], mut output: Output) -> Result<Exit> {
-    let (Some(prompt), Some(answer)) = (&args.prompt.text.prompt, &args.answer) else {
-        return Err(Failure::usage("--measure seed-compat needs a TEXT and --answer"));
-    };
-    let prompt = given_or_stdin(prompt)?;
+fn seed_compat(
+    args: &Loss,
+    model: &Model,
+    plans: &[NamedPlan],
+    engine: SessionOptions,
+    mut output: Output,
+) -> Result<Exit> {
+    let prompt = given_or_stdin(args.prompt.text.prompt.as_deref().unwrap_or_default())?;
+    let answer = args.answer.as_deref().unwrap_or_default();
     let tokenizer = model.tokenizer().map_err(|error| model::model_failure(&error))?;
-    let mut session = resolve::session(model, &args.engine)?;
+    let encode = |text: &str| model.encode(text).map_err(|error| model::model_failure(&error));
+    let (before, behind) = (encode(&prompt)?, encode(&format!(" {answer}"))?);
+    let answer_ids = &behind[1..];
+    let ids = [&before[..], &behind[..]].concat();
+    within_context(ids.len(), model.config())?;
+    let scored = Scored::whole(Input { ids, bos: true, text: Some(prompt.clone()), file: None });
+    let mut session = resolve::session(model, engine)?;
     let mut rows = Vec::new();
     for plan in plans {
-        let scored = measure::seed_compat_loss(&mut session, &plan.plan, tokenizer, &prompt, answer)
+        let found = measure::seed_compat_loss(&mut session, &plan.plan, tokenizer, &prompt, answer)
             .map_err(|error| measure_failure(&error))?;
         if output.json {
-            output.object(&serde_json::json!({
-                "schema_version": SCHEMA_VERSION,
-                "model": model.name(),
-                "plan": plan.text,
-                "measure": "seed-compat",
-                "answer": answer,
-                "seed_compat_nll": Number(scored),
-            }))?;
+            let nll = losses_of(&mut session, plan, &scored)?;
+            model::check_unchanged(model, args.model.read())?;
+            let seed_compat = SeedCompatRecord { answer, answer_ids, seed_compat_nll: Number(found) };
+            output.object(&LossRecord {
+                measure: "seed-compat",
+                seed_compat: Some(seed_compat),
+                ..record(&session, plan, &scored, &nll)
+            })?;
         }
-        rows.push(vec![plan.label(), shown(scored)]);
+        rows.push(vec![plan.label(), shown(found)]);
         signals::check()?;
     }
+    model::check_unchanged(model, args.model.read())?;
     if !output.json {
         output.text(&table(&["plan".to_owned(), "seed-compat, nats".to_owned()], &rows, 1))?;
         output.line("only the last token of `BOS prompt BOS \" \"+answer` counts: not the loss of the answer")?;

@@ -34,7 +34,7 @@ pub(crate) fn main() -> ExitCode {
     let exit = run(arguments.command).unwrap_or_else(|failure| {
         if !failure.is_silent() {
             let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-            anstream::eprintln!("{red}error:{red:#} {failure}");
+            output::note(format!("{red}error:{red:#} {failure}"));
         }
         failure.exit
     });
@@ -84,11 +84,16 @@ fn print(bytes: &[u8]) -> Result<Exit> {
 /// An error of the forward pass: about what was asked for, unless the machine refused threads or memory.
 fn forward_failure(error: &ForwardError) -> Failure {
     let exit = match error {
-        ForwardError::Team(_) => Exit::Missing,
-        ForwardError::Model(_) => Exit::BadFile,
+        ForwardError::Team(_) | ForwardError::CacheMemory { .. } => Exit::Missing,
         _ => Exit::Usage,
     };
-    Failure::new(exit, error.to_string())
+    let failure = Failure::new(exit, error.to_string());
+    match error {
+        ForwardError::CacheMemory { .. } => {
+            failure.with_help("--no-cache computes every token from the whole text again")
+        }
+        _ => failure,
+    }
 }
 
 /// An error of a measure.

@@ -1,23 +1,33 @@
 //! From `--model` to an open model: the embedded one, one that a lock file pins (from the cache, else downloaded, in any
 //! case verified), or a directory. Says on stderr what takes time.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lesion::model::{Model, ModelError, OpenOptions, is_mask_buffer};
+use lesion::model::{Config, Model, ModelError, OpenOptions, is_mask_buffer};
+use lesion::plan::PlanShape;
 use lesion::weights::{
-    CheckMode, ErrorKind, Event, HubError, HubOptions, LockError, LockedModel, ReadMode, WeightsLock,
+    CheckError, CheckMode, ErrorKind, Event, HubError, HubOptions, LockError, LockedModel, ReadMode, Records,
+    WeightsError, WeightsLock, lock_repository,
 };
 
 use super::args::{LockArgs, ModelArgs};
 use super::failure::{Exit, Failure, Result};
 use super::output::{note, size};
+use super::resolve::tokenizer_failure;
 use super::signals;
 
 /// The name of the embedded model.
 pub(crate) const MINI: &str = "mini";
+
+/// Bytes from which on reading a file takes long enough to be told.
+const LARGE: u64 = 50_000_000;
+
+/// No honest config.json is longer.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// How often a download says how far it is where no progress bar can be drawn.
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -38,6 +48,39 @@ pub(crate) fn locked<'a>(lock: &'a WeightsLock, name: &str) -> Result<&'a Locked
     })
 }
 
+/// The layers and heads of the model named, from its configuration alone: no weights are read or fetched.
+pub(crate) fn shape(name: &Path, lock_args: &LockArgs) -> Result<PlanShape> {
+    if name.to_str() == Some(MINI) {
+        return Model::mini().map(|model| model.plan_shape()).map_err(|error| model_failure(&error));
+    }
+    let lock = lock(lock_args)?;
+    let file = match name.to_str().and_then(|name| lock.model(name)) {
+        Some(pinned) => {
+            let options = hub_options()?;
+            let file = options.cache.snapshot_dir(pinned.repository(), pinned.revision()).join("config.json");
+            if !file.exists() {
+                let name = pinned.name();
+                return Err(Failure::new(
+                    Exit::Missing,
+                    format!("model `{name}` is not in the cache: what a plan means for it can't be told"),
+                )
+                .with_help(format!("`lesion models fetch {name}` fetches it; --layers and --heads need no model")));
+            }
+            let checked = options.records.check(&file, pinned.file("config.json"), CheckMode::Remembered, &mut |_| ());
+            checked.map_err(|error| check_failure(&error))?;
+            file
+        }
+        None if name.is_dir() => name.join("config.json"),
+        None => return Err(unknown_model(name, &lock)),
+    };
+    let shown = shown_path(&file);
+    let mut json = Vec::new();
+    let read = File::open(&file).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut json));
+    read.map_err(|error| Failure::io("read", &shown, &error))?;
+    let config = Config::from_json(&json, &shown).map_err(|error| Failure::new(Exit::BadFile, error.to_string()))?;
+    Ok(PlanShape { n_layer: config.n_layer, n_head: config.n_head })
+}
+
 /// Opens the model that the arguments name, with its files verified and its non-finite weights counted.
 pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
     let mode = if args.verify { CheckMode::Always } else { CheckMode::Remembered };
@@ -50,13 +93,13 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
         }
         return Model::mini().map_err(|error| model_failure(&error));
     }
-    let options = hub_options()?;
-    let read = if args.no_mmap { ReadMode::Copy } else { ReadMode::Map };
+    let read = args.read();
     let pinned = name.and_then(|name| lock.model(name));
-    let model = match pinned {
+    let (model, records) = match pinned {
         Some(pinned) => {
+            let options = hub_options()?;
             let directory = resolve(pinned, &options, mode)?;
-            open_directory(&directory, OpenOptions { read, name: Some(pinned.name().to_owned()) })?
+            (opened(&directory, read, || Model::open_locked(&directory, pinned, read))?, options.records)
         }
         None if args.model.is_dir() => {
             if args.verify {
@@ -65,11 +108,12 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Model> {
                     shown_path(&args.model)
                 )));
             }
-            open_directory(&args.model, OpenOptions { read, ..OpenOptions::default() })?
+            let options = OpenOptions { read, ..OpenOptions::default() };
+            (opened(&args.model, read, || Model::open_dir(&args.model, &options))?, local_records())
         }
         None => return Err(unknown_model(&args.model, &lock)),
     };
-    check_finite(&model, &options, args.require_finite)?;
+    check_finite(&model, &records, args.require_finite)?;
     model.warnings().iter().for_each(|warning| note(format!("warning: {warning}")));
     Ok(model)
 }
@@ -88,13 +132,39 @@ fn unknown_model(asked: &Path, lock: &WeightsLock) -> Failure {
     Failure::usage(message).with_help("`lesion models lock OWNER/NAME --output FILE` pins another, for --lock FILE")
 }
 
-fn open_directory(directory: &Path, options: OpenOptions) -> Result<Model> {
-    let mapped = options.read == ReadMode::Map;
-    let model = Model::open_dir(directory, &options).map_err(|error| model_failure(&error))?;
-    if mapped {
+/// Opens a model whose files lie in `directory`, guarded against their truncation where they are mapped.
+fn opened(
+    directory: &Path,
+    read: ReadMode,
+    open: impl FnOnce() -> std::result::Result<Model, ModelError>,
+) -> Result<Model> {
+    if read == ReadMode::Map {
+        // Opening reads pages already; which files they are in is known after it.
+        signals::guard_mapped(&[directory.to_owned()]);
+    }
+    let model = open().map_err(|error| model_failure(&error))?;
+    if read == ReadMode::Map {
         signals::guard_mapped(model.checkpoint().files());
     }
     Ok(model)
+}
+
+/// Fails where a mapped file was written to since it was opened: what was computed from it is of no known weights.
+pub(crate) fn check_unchanged(model: &Model, read: ReadMode) -> Result<()> {
+    match read {
+        ReadMode::Map => model.checkpoint().check_unchanged().map_err(|error| weights_failure(&error)),
+        ReadMode::Copy => Ok(()),
+    }
+}
+
+/// What is remembered of local files. A directory needs no hub, so that its settings are not looked at; without a home
+/// nothing is remembered.
+fn local_records() -> Records {
+    let homes = |name: &str| match name {
+        "XDG_CACHE_HOME" | "HOME" | "USERPROFILE" => std::env::var_os(name),
+        _ => None,
+    };
+    HubOptions::from_lookup(homes).map_or_else(|_| Records::disabled(), |options| options.records)
 }
 
 /// The environment's Hugging Face settings.
@@ -110,22 +180,40 @@ pub(crate) fn resolve(model: &LockedModel, options: &HubOptions, mode: CheckMode
     found.map_err(|error| hub_failure(&error))
 }
 
+/// A repository's files as they are now, hashed.
+pub(crate) fn pin(repository: &str, revision: &str, options: &HubOptions) -> Result<LockedModel> {
+    let mut progress = Progress::new();
+    let pinned = lock_repository(repository, revision, options, &mut |event| progress.show(&event));
+    progress.end();
+    pinned.map_err(|error| hub_failure(&error))
+}
+
 /// Warns of weights that are NaN or infinite, or refuses them. What was counted before is remembered by file.
-fn check_finite(model: &Model, options: &HubOptions, require: bool) -> Result<()> {
+fn check_finite(model: &Model, records: &Records, require: bool) -> Result<()> {
     let checkpoint = model.checkpoint();
-    let mut known = Vec::new();
+    let mut unscanned = Vec::new();
     let mut bad: Vec<(String, u64)> = Vec::new();
     for path in checkpoint.files() {
-        let checked = options
-            .records
-            .check(path, None, CheckMode::Remembered, &mut |_| ())
-            .map_err(|error| Failure::new(of_kind(error.kind()), error.to_string()))?;
+        if records.directory().is_none() {
+            // A hash that nobody remembers is not worth taking.
+            unscanned.push((path, None));
+            continue;
+        }
+        let (file, size) = (shown_path(path), path.metadata().map_or(0, |metadata| metadata.len()));
+        let mut progress = Progress::new();
+        let mut show = |done| progress.show(&Event::Verifying { file: &file, done, size });
+        let checked = records.check(path, None, CheckMode::Remembered, &mut show);
+        progress.end();
+        let checked = checked.map_err(|error| check_failure(&error))?;
         match &checked.non_finite {
             Some(counts) => bad.extend(counts.iter().cloned()),
-            None => known.push((path, checked)),
+            None => unscanned.push((path, Some(checked))),
         }
     }
-    for (path, mut checked) in known {
+    for (path, checked) in unscanned {
+        if path.metadata().is_ok_and(|metadata| metadata.len() > LARGE) {
+            note(format!("{}: first use, looking for NaN and infinity", shown_path(path)));
+        }
         let here = |tensor: &str| !is_mask_buffer(tensor) && checkpoint.file_of(tensor) == Some(path.as_path());
         let counts: Vec<(String, u64)> = checkpoint
             .non_finite(here)
@@ -134,7 +222,9 @@ fn check_finite(model: &Model, options: &HubOptions, require: bool) -> Result<()
             .collect();
         bad.extend(counts.iter().cloned());
         // That it can't be remembered has been said when it was opened, or makes the next start slower: no more.
-        let _ = options.records.set_non_finite(path, &mut checked, counts);
+        if let Some(mut checked) = checked {
+            let _ = records.set_non_finite(path, &mut checked, counts);
+        }
     }
     let Some((tensor, values)) = bad.first() else { return Ok(()) };
     let all: u64 = bad.iter().map(|(_, values)| values).sum();
@@ -165,9 +255,14 @@ impl Progress {
 
     fn show(&mut self, event: &Event<'_>) {
         if signals::interrupted() {
-            // Nothing is lost: what has arrived is kept on disk, and the next try resumes there.
             self.end();
-            note("interrupted: the next try resumes where this one ends");
+            match event {
+                // What has arrived is kept on disk.
+                Event::Download { .. } | Event::Received { .. } | Event::Retry { .. } => {
+                    note("interrupted: the next try resumes where this one ends");
+                }
+                _ => note("error: interrupted"),
+            }
             std::process::exit(Exit::Interrupted as i32);
         }
         match event {
@@ -184,7 +279,7 @@ impl Progress {
             }
             Event::Received { file, done, size } => self.advance(file, "received", *done, *size),
             Event::Verifying { file, done, size } => {
-                if self.terminal && self.bar.is_none() && *size > 50_000_000 {
+                if self.terminal && self.bar.is_none() && *size > LARGE {
                     self.start(&format!("verifying {file}"), *size);
                 }
                 self.advance(file, "verified", *done, *size);
@@ -235,13 +330,42 @@ pub(crate) fn shown_path(path: &Path) -> String {
         .collect()
 }
 
-/// An error on opening a model: always about a file.
+/// An error on opening a model, or on reading its tokenizer.
 pub(crate) fn model_failure(error: &ModelError) -> Failure {
-    Failure::new(Exit::BadFile, error.to_string())
+    match error {
+        ModelError::Weights(error) => weights_failure(error),
+        ModelError::Hub(error) => hub_failure(error),
+        ModelError::Tokenizer(error) => tokenizer_failure(error),
+        _ => Failure::new(Exit::BadFile, error.to_string()),
+    }
+}
+
+pub(crate) fn weights_failure(error: &WeightsError) -> Failure {
+    let exit = match error {
+        WeightsError::Io { source, .. } => Exit::of_io(source),
+        _ => Exit::BadFile,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+fn check_failure(error: &CheckError) -> Failure {
+    Failure::new(check_exit(error), error.to_string())
+}
+
+/// The same for a pinned file as for one in a directory.
+fn check_exit(error: &CheckError) -> Exit {
+    match error {
+        CheckError::Io { source, .. } => Exit::of_io(source),
+        _ => Exit::BadFile,
+    }
 }
 
 pub(crate) fn hub_failure(error: &HubError) -> Failure {
-    Failure::new(of_kind(error.kind()), error.to_string())
+    let exit = match error {
+        HubError::Check { source, .. } => check_exit(source),
+        _ => of_kind(error.kind()),
+    };
+    Failure::new(exit, error.to_string())
 }
 
 /// An error of a lock file that was named: a bad file, also where it can't be read.

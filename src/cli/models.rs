@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use lesion::weights::synthetic::write_model;
-use lesion::weights::{CheckMode, Dtype, HubOptions, LockedModel, WeightsError, WeightsLock, lock_repository};
+use lesion::model::synthetic::write_model;
+use lesion::weights::{CheckMode, Dtype, HubOptions, LockedModel, WeightsLock};
 use serde::Serialize;
 
 use super::args::{DtypeArg, LockArgs, ModelsCommand, OutputArgs};
 use super::failure::{Exit, Failure, Result};
-use super::model::{self, MINI, hub_failure, hub_options, locked, shown_path};
+use super::model::{self, MINI, hub_options, locked, shown_path, weights_failure};
 use super::output::{Output, SCHEMA_VERSION, note, size, table};
 
 #[derive(Serialize)]
@@ -29,10 +29,10 @@ pub(crate) fn run(command: &ModelsCommand) -> Result<Exit> {
         ModelsCommand::Fetch { name, lock, output } => fetch(name, lock, output, CheckMode::Remembered),
         ModelsCommand::Verify { name, lock, output } => verify(name, lock, output),
         ModelsCommand::Path { output } => path(output),
-        ModelsCommand::Lock { repository, name, revision, output, force } => {
-            pin(repository, name.as_deref(), revision, output.as_deref(), *force)
+        ModelsCommand::Lock { repository, name, revision, output, force, json } => {
+            pin(repository, name.as_deref(), revision, output.as_deref(), *force, *json)
         }
-        ModelsCommand::Synthesize { out, layers, dtype } => synthesize(out, *layers as usize, *dtype),
+        ModelsCommand::Synthesize { out, layers, dtype, json } => synthesize(out, *layers as usize, *dtype, *json),
     }
 }
 
@@ -73,8 +73,8 @@ fn list(lock: &LockArgs, args: &OutputArgs) -> Result<Exit> {
 }
 
 fn locked_record<'a>(model: &'a LockedModel, options: &HubOptions) -> ModelRecord<'a> {
-    let directory = options.cache.snapshot_dir(model.repository(), model.revision());
-    let cached = model.files().iter().all(|file| directory.join(&file.path).exists());
+    let complete = options.cache.locate(model).ok().filter(|found| found.missing.is_empty());
+    let cached = complete.is_some();
     ModelRecord {
         schema_version: SCHEMA_VERSION,
         model: model.name(),
@@ -82,7 +82,7 @@ fn locked_record<'a>(model: &'a LockedModel, options: &HubOptions) -> ModelRecor
         revision: Some(model.revision()),
         size: model.files().iter().map(|file| file.size).sum(),
         cached,
-        path: cached.then(|| shown_path(&directory)),
+        path: complete.map(|found| shown_path(&found.directory)),
     }
 }
 
@@ -140,14 +140,20 @@ fn path(args: &OutputArgs) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn pin(repository: &str, name: Option<&str>, revision: &str, file: Option<&Path>, force: bool) -> Result<Exit> {
+fn pin(
+    repository: &str,
+    name: Option<&str>,
+    revision: &str,
+    file: Option<&Path>,
+    force: bool,
+    json: bool,
+) -> Result<Exit> {
     let mut lock = match file {
         Some(path) if path.exists() => WeightsLock::read(path).map_err(|error| model::lock_failure(&error))?,
         _ => WeightsLock::default(),
     };
     let usage = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
-    let mut pinned =
-        lock_repository(repository, revision, &hub_options()?, &mut |_| ()).map_err(|e| hub_failure(&e))?;
+    let mut pinned = model::pin(repository, revision, &hub_options()?)?;
     if let Some(name) = name {
         pinned = pinned.renamed(name).map_err(|error| usage(&error))?;
     }
@@ -159,6 +165,16 @@ fn pin(repository: &str, name: Option<&str>, revision: &str, file: Option<&Path>
         lock = others;
     }
     let name = pinned.name().to_owned();
+    let entry = serde_json::json!({
+        "schema_version": SCHEMA_VERSION,
+        "model": name,
+        "repository": pinned.repository(),
+        "revision": pinned.revision(),
+        "files": pinned.files().iter().map(|file| {
+            serde_json::json!({ "file": file.path, "size": file.size, "sha256": file.sha256 })
+        }).collect::<Vec<_>>(),
+        "lock": file.map(shown_path),
+    });
     lock.insert(pinned).map_err(|error| usage(&error).with_help("--force replaces it; --name gives another name"))?;
     match file {
         Some(path) => {
@@ -168,28 +184,42 @@ fn pin(repository: &str, name: Option<&str>, revision: &str, file: Option<&Path>
             output.finish()?;
             note(format!("{name} is pinned in {}", shown_path(path)));
         }
+        None if json => {}
         None => {
             let mut output = Output::stdout(false);
             output.text(&lock.to_toml())?;
             output.finish()?;
         }
     }
+    if json {
+        let mut output = Output::stdout(true);
+        output.object(&entry)?;
+        output.finish()?;
+    }
     Ok(Exit::Ok)
 }
 
-fn synthesize(out: &Path, layers: usize, dtype: DtypeArg) -> Result<Exit> {
-    let dtype = match dtype {
-        DtypeArg::F32 => Dtype::F32,
-        DtypeArg::F16 => Dtype::F16,
-        DtypeArg::Bf16 => Dtype::Bf16,
+fn synthesize(out: &Path, layers: usize, dtype: DtypeArg, json: bool) -> Result<Exit> {
+    let (dtype, name) = match dtype {
+        DtypeArg::F32 => (Dtype::F32, "f32"),
+        DtypeArg::F16 => (Dtype::F16, "f16"),
+        DtypeArg::Bf16 => (Dtype::Bf16, "bf16"),
     };
     if std::fs::symlink_metadata(out).is_ok() {
         return Err(Failure::usage(format!("{} exists", shown_path(out))));
     }
-    write_model(out, layers, dtype).map_err(|error| match &error {
-        WeightsError::Io { source, .. } => Failure::new(Failure::io("write", "", source).exit, error.to_string()),
-        _ => Failure::new(Exit::BadFile, error.to_string()),
-    })?;
+    write_model(out, layers, dtype).map_err(|error| weights_failure(&error))?;
     note(format!("{}: {layers} layers of GPT-2's shape; it takes token ids only", shown_path(out)));
+    if json {
+        let mut output = Output::stdout(true);
+        let record = serde_json::json!({
+            "schema_version": SCHEMA_VERSION,
+            "path": shown_path(out),
+            "n_layer": layers,
+            "dtype": name,
+        });
+        output.object(&record)?;
+        output.finish()?;
+    }
     Ok(Exit::Ok)
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
 use anstyle::Style;
@@ -33,6 +33,8 @@ enum Sink {
     File {
         path: PathBuf,
         force: bool,
+        /// A device or a pipe: written to, never replaced.
+        in_place: bool,
         bytes: Vec<u8>,
     },
 }
@@ -43,10 +45,16 @@ impl Output {
         let Some(path) = &args.output else {
             return Ok(Output::stdout(args.json));
         };
-        if !args.force && fs::symlink_metadata(path).is_ok() {
-            return Err(exists(path));
-        }
-        let sink = Sink::File { path: path.clone(), force: args.force, bytes: Vec::new() };
+        let path = followed(path).map_err(|error| Failure::io("follow", &path.display().to_string(), &error))?;
+        let in_place = match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                return Err(Failure::usage(format!("{} is a directory", path.display())));
+            }
+            Ok(found) if found.is_file() && !args.force => return Err(exists(&path)),
+            Ok(found) => !found.is_file(),
+            Err(_) => false,
+        };
+        let sink = Sink::File { path, force: args.force, in_place, bytes: Vec::new() };
         Ok(Output { sink, json: args.json, bold: Style::new(), terminal: false })
     }
 
@@ -102,35 +110,70 @@ impl Output {
         }
     }
 
-    /// Writes the output file, if there is one: to a temporary name beside it, then renamed.
+    /// Writes the output file, if there is one: whole under a temporary name beside it, then under its own.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let Sink::File { path, force, bytes } = self.sink else { return Ok(()) };
+        let Sink::File { path, force, in_place, bytes } = self.sink else { return Ok(()) };
         let named = |error: io::Error| Failure::io("write", &path.display().to_string(), &error);
-        if !force {
-            return match File::create_new(&path) {
-                Ok(mut file) => file.write_all(&bytes).map_err(named),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(&path)),
-                Err(error) => Err(named(error)),
-            };
+        if in_place {
+            let mut file = File::options().write(true).open(&path).map_err(named)?;
+            return file.write_all(&bytes).and_then(|()| file.flush()).map_err(named);
         }
         let mut temporary = path.clone().into_os_string();
         temporary.push(format!(".{}.partial", std::process::id()));
-        fs::write(&temporary, &bytes).and_then(|()| fs::rename(&temporary, &path)).map_err(|error| {
+        let temporary = PathBuf::from(temporary);
+        let written = File::create_new(&temporary).and_then(|mut file| file.write_all(&bytes));
+        let published =
+            written.and_then(|()| if force { replace(&temporary, &path) } else { publish(&temporary, &path) });
+        published.map_err(|error| {
             // The first error is the one to tell; the partial file is ours.
             let _ = fs::remove_file(&temporary);
-            named(error)
+            if error.kind() == io::ErrorKind::AlreadyExists { exists(&path) } else { named(error) }
         })
     }
 }
 
-fn exists(path: &std::path::Path) -> Failure {
+/// Puts a file in the place of another, with the other's permissions.
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    if let Ok(old) = fs::metadata(to) {
+        fs::set_permissions(from, old.permissions())?;
+    }
+    fs::rename(from, to)
+}
+
+/// Gives a file its name, unless another has taken it meanwhile.
+fn publish(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // A file system without hard links: the check and the renaming are two steps there.
+        Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
+    }
+}
+
+/// Where a path leads, over symbolic links, the last of which may dangle.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+fn exists(path: &Path) -> Failure {
     Failure::usage(format!("{} exists", path.display())).with_help("--force replaces it")
 }
 
 /// A line on stderr.
 pub(crate) fn note(line: impl AsRef<str>) {
-    anstream::eprintln!("{}", line.as_ref());
+    // Whoever can't be told (a full disk, a closed pipe) loses a remark, not the results.
+    let _ = writeln!(anstream::stderr(), "{}", line.as_ref());
 }
 
 /// A number in JSON: non-finite values are the strings "NaN", "inf" and "-inf".

@@ -27,13 +27,14 @@ struct PlanRecord {
 }
 
 pub(crate) fn run(args: &PlanCommand) -> Result<Exit> {
+    let parsed = resolve::parse_all(&args.plans)?;
     let mut output = Output::open(&args.output)?;
     let shape = match (args.layers, args.heads) {
         (Some(layers), Some(heads)) => PlanShape { n_layer: layers as usize, n_head: heads as usize },
-        _ => resolve::shape(model::open(&args.model)?.config()),
+        _ => model::shape(&args.model, &args.lock)?,
     };
-    for (index, text) in args.plans.iter().enumerate() {
-        let plan = resolve::plan(text, &shape)?;
+    for (index, (text, parsed)) in args.plans.iter().zip(&parsed).enumerate() {
+        let plan = resolve::plan(parsed, &shape)?;
         if output.json {
             output.object(&PlanRecord {
                 schema_version: SCHEMA_VERSION,

@@ -1,7 +1,7 @@
 //! From what was written to what is meant: plans against a model's layers, prompts to token ids, engine settings to a
 //! session. Every refusal of input that is syntactically fine is here.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use lesion::forward::{Sampling, Session, SessionOptions};
@@ -9,14 +9,14 @@ use lesion::model::{Config, Model, TokenizerError, TokenizerProblem};
 use lesion::plan::{Plan, PlanExpr, PlanShape};
 use lesion_kernels::Isa;
 
-use super::args::{Device, EngineArgs, IsaArg, PromptArgs, SamplingArgs};
+use super::args::{Device, EngineArgs, IsaArg, PromptArgs, PromptText, SamplingArgs};
 use super::failure::{Exit, Failure, Result};
-use super::forward_failure;
 use super::model::{model_failure, shown_path};
+use super::{forward_failure, signals};
 
-/// A session for the model, on the device, instruction set and threads asked for.
-pub(crate) fn session(model: &Model, args: &EngineArgs) -> Result<Session> {
-    Session::new(model, engine(args)?).map_err(|error| forward_failure(&error))
+/// A session for the model, with the threads and instruction set that [`engine`] found.
+pub(crate) fn session(model: &Model, engine: SessionOptions) -> Result<Session> {
+    Session::new(model, engine).map_err(|error| forward_failure(&error))
 }
 
 /// Threads and instruction set; what is not there is an error, never replaced by something else.
@@ -37,6 +37,7 @@ fn available(asked: IsaArg) -> Result<Isa> {
     let isa = match asked {
         IsaArg::Avx512 => Isa::Avx512,
         IsaArg::Avx2 => Isa::Avx2,
+        IsaArg::Neon => Isa::Neon,
         IsaArg::Portable => Isa::Portable,
     };
     if isa.is_available() {
@@ -66,24 +67,29 @@ impl NamedPlan {
     }
 }
 
-/// One expression against a model's layers and heads.
-pub(crate) fn plan(text: &str, shape: &PlanShape) -> Result<Plan> {
-    let parsed: PlanExpr = text.parse().map_err(|error| Failure::plan(&error))?;
-    parsed.resolve(shape).map_err(|error| Failure::plan(&error))
+/// The syntax of a plan: refused before any model is opened.
+pub(crate) fn parse(text: &str) -> Result<PlanExpr> {
+    text.parse().map_err(|error| Failure::plan(&error))
 }
 
-/// The layers and heads that plans may name.
-pub(crate) fn shape(config: &Config) -> PlanShape {
-    PlanShape { n_layer: config.n_layer, n_head: config.n_head }
+/// The syntax of several.
+pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<PlanExpr>> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+/// One expression against a model's layers and heads.
+pub(crate) fn plan(parsed: &PlanExpr, shape: &PlanShape) -> Result<Plan> {
+    parsed.resolve(shape).map_err(|error| Failure::plan(&error))
 }
 
 /// The plans of a command: the intact model if none is given, the one given, or the intact model and then those given,
 /// each once.
-pub(crate) fn plans(texts: &[String], config: &Config) -> Result<Vec<NamedPlan>> {
+pub(crate) fn plans(parsed: &[PlanExpr], model: &Model) -> Result<Vec<NamedPlan>> {
+    let config = model.config();
     let intact = NamedPlan::new(Plan::intact(config.n_layer), config);
-    let mut plans = if texts.len() == 1 { Vec::new() } else { vec![intact] };
-    for text in texts {
-        let named = NamedPlan::new(plan(text, &shape(config))?, config);
+    let mut plans = if parsed.len() == 1 { Vec::new() } else { vec![intact] };
+    for expression in parsed {
+        let named = NamedPlan::new(plan(expression, &model.plan_shape())?, config);
         if !plans.iter().any(|other| other.plan == named.plan) {
             plans.push(named);
         }
@@ -110,12 +116,12 @@ impl Input {
         if text.is_empty() && !bos {
             return Err(Failure::usage("empty prompt with --no-bos: the model needs one token to start from"));
         }
-        let mut ids = Vec::new();
-        if bos {
-            ids.push(model.config().bos_token_id);
-        }
-        let tokenizer = model.tokenizer().map_err(|error| model_failure(&error))?;
-        ids.extend(tokenizer.encode(&text).map_err(|error| tokenizer_failure(&error))?);
+        let ids = if bos {
+            model.encode(&text).map_err(|error| model_failure(&error))?
+        } else {
+            let tokenizer = model.tokenizer().map_err(|error| model_failure(&error))?;
+            tokenizer.encode(&text).map_err(|error| tokenizer_failure(&error))?
+        };
         Ok(Input { ids, bos, text: Some(text), file: None })
     }
 
@@ -137,7 +143,7 @@ impl Input {
         match (&args.text.prompt, &args.text.ids) {
             (None, Some(ids)) => Input::ids(model, ids),
             (Some(text), None) => Input::text(model, given_or_stdin(text)?, args.bos.wanted()),
-            _ => Err(Failure::usage("no prompt: give a TEXT, `-` for stdin, or --ids")),
+            _ => Err(no_prompt()),
         }
     }
 
@@ -158,6 +164,17 @@ impl Input {
     }
 }
 
+impl PromptText {
+    /// Refuses a command line without a prompt.
+    pub(crate) fn given(&self) -> Result<()> {
+        if self.prompt.is_none() && self.ids.is_none() { Err(no_prompt()) } else { Ok(()) }
+    }
+}
+
+fn no_prompt() -> Failure {
+    Failure::usage("no prompt: give a TEXT, `-` for stdin, or --ids")
+}
+
 /// Refuses more tokens than the model has positions.
 pub(crate) fn within_context(tokens: usize, config: &Config) -> Result<()> {
     if tokens > config.n_positions {
@@ -172,8 +189,18 @@ pub(crate) fn given_or_stdin(text: &str) -> Result<String> {
     if text != "-" {
         return Ok(text.to_owned());
     }
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure::io("read", "stdin", &error))?;
+    // Not `read_to_end`: it would go on waiting after Ctrl-C.
+    let (mut bytes, mut part) = (Vec::new(), [0; 1 << 16]);
+    let mut stdin = std::io::stdin().lock();
+    loop {
+        match stdin.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::io("read", "stdin", &error)),
+        }
+        signals::check()?;
+    }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("stdin is not UTF-8 at byte {at}"))

@@ -40,6 +40,9 @@ impl Batch {
     }
 
     /// The row of token `position` of `sequence`.
+    ///
+    /// # Panics
+    /// If the batch has no such sequence.
     pub fn row(&self, sequence: usize, position: usize) -> usize {
         self.spans[sequence].first_row + position - self.spans[sequence].past
     }
@@ -50,6 +53,9 @@ impl Batch {
     }
 
     pub(super) fn check(&self, config: &Config) -> Result<(), ForwardError> {
+        if self.spans.is_empty() {
+            return Err(ForwardError::NoSequences);
+        }
         for (sequence, span) in self.spans.iter().enumerate() {
             let tokens = span.past + span.rows;
             if span.rows == 0 {

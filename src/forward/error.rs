@@ -1,6 +1,5 @@
 //! What a forward pass refuses.
 
-use crate::model::ModelError;
 use crate::plan::StepError;
 use lesion_kernels::TeamError;
 use thiserror::Error;
@@ -14,9 +13,6 @@ pub enum ForwardError {
     /// The plan names a layer or head that the model does not have.
     #[error("plan: {0}")]
     Plan(#[from] StepError),
-    /// The model's tokenizer, which turns ids into text, is missing or broken.
-    #[error(transparent)]
-    Model(Box<ModelError>),
     /// A sequence without tokens predicts nothing.
     #[error("sequence {sequence} is empty: at least one token is needed")]
     Empty {
@@ -51,15 +47,23 @@ pub enum ForwardError {
         /// The batch's rows.
         rows: usize,
     },
-    /// A cache is continued with a plan, or sequences, other than those it was made for.
-    #[error("cache: made for {made} {what}, continued with {now}")]
-    Cache {
-        /// What differs.
+    /// A cache is continued with a plan or a model other than its own.
+    #[error("cache: made for {what} {made}, continued with {now}")]
+    CacheMismatch {
+        /// What differs: plan or model.
         what: &'static str,
-        /// What the cache holds.
-        made: usize,
+        /// What the cache was made for.
+        made: String,
         /// What it was continued with.
-        now: usize,
+        now: String,
+    },
+    /// A cache has no room for more tokens.
+    #[error("cache: it has room for {capacity} tokens, {tokens} are needed")]
+    CacheFull {
+        /// The tokens there is room for.
+        capacity: usize,
+        /// The tokens it would have to hold.
+        tokens: usize,
     },
     /// A setting of [`Sampling`](super::Sampling) is out of its range.
     #[error("{setting} {value}: {range}")]
@@ -71,20 +75,21 @@ pub enum ForwardError {
         /// The values that are possible.
         range: &'static str,
     },
-    /// No token can be drawn from a distribution that isn't one.
-    #[error("{nan} of {vocab_size} logits are NaN at position {position}: no token can be chosen")]
-    NotANumber {
-        /// How many logits are NaN.
-        nan: usize,
-        /// The model's vocabulary.
-        vocab_size: usize,
-        /// The position whose next token was to be chosen.
-        position: usize,
+    /// The keys and values of so many executions take more memory than a cache may.
+    #[error(
+        "a cache for {attentions} attentions and {tokens} tokens takes {bytes} bytes, {limit} are allowed: go without it"
+    )]
+    CacheMemory {
+        /// Attentions that the plan executes.
+        attentions: usize,
+        /// Tokens to be kept.
+        tokens: usize,
+        /// What they take.
+        bytes: usize,
+        /// What they may take.
+        limit: usize,
     },
-}
-
-impl From<ModelError> for ForwardError {
-    fn from(error: ModelError) -> Self {
-        ForwardError::Model(Box::new(error))
-    }
+    /// A batch without sequences.
+    #[error("the batch is empty: at least one sequence is needed")]
+    NoSequences,
 }

@@ -1,7 +1,7 @@
 //! The forward pass over a plan: embed, run the plan's steps, unembed.
 //!
-//! - [`batch`](Batch): sequences packed without padding; a row is one token, its position comes from its sequence.
-//! - [`pass`](self::pass): the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
+//! - [`Batch`]: sequences packed without padding; a row is one token, its position comes from its sequence.
+//! - `pass`: the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
 //!   a plan is called: a corrupted pass of k blocks runs k blocks.
 //! - [`Cache`]: keys and values of each *execution*, so a layer that runs twice has two.
 //! - [`Session`]: owns threads and workspace, and puts the two together.

@@ -6,7 +6,7 @@ use super::error::ForwardError;
 use super::pass::{Pass, Residual, Tap};
 use super::workspace::Workspace;
 use crate::model::Model;
-use crate::plan::{Plan, PlanShape};
+use crate::plan::Plan;
 use lesion_kernels::{Isa, RowScore, Team};
 
 /// How a session computes.
@@ -117,7 +117,7 @@ impl Session {
     pub fn extend(&mut self, plan: &Plan, cache: &mut Cache, ids: &[u32]) -> Result<Vec<f32>, ForwardError> {
         let batch = Batch::continuation(ids, cache.tokens);
         batch.check(self.model.config())?;
-        cache.check(plan, cache.tokens + ids.len())?;
+        cache.check(&self.model, plan, cache.tokens + ids.len())?;
         let logits = self.pass(plan, &batch, Some(cache), None, |pass| pass.logits([ids.len() - 1]))?;
         cache.tokens += ids.len();
         Ok(logits)
@@ -146,7 +146,7 @@ impl Session {
         then: impl FnOnce(&mut Pass<'_, '_, '_>) -> R + Send,
     ) -> Result<R, ForwardError> {
         let config = self.model.config();
-        plan.validate(&PlanShape { n_layer: config.n_layer, n_head: config.n_head })?;
+        plan.validate(&self.model.plan_shape())?;
         batch.check(config)?;
         let Session { model, team, work } = self;
         Ok(team.enter(|kernels| {

@@ -8,9 +8,9 @@ use crate::plan::Plan;
 /// How a long text is cut: overlapping windows, each token scored once.
 ///
 /// The first window holds the first `length` tokens. Each further one ends `stride` tokens later (the last at the
-/// text's end) and is `length` tokens long; only the tokens that no earlier window scored are scored in it, so every
-/// token has at least `length − stride` tokens of context, and its window's last `stride` have the most. With BOS every
-/// window starts with it, as every text the model saw in this setting did, and has one text token less.
+/// text's end) and is `length` tokens long; only the tokens that no earlier window scored are scored in it, so behind the
+/// first window every token has at least `length − stride` tokens of context. With BOS every window starts with it and has
+/// one text token less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// Tokens of a window, BOS included.

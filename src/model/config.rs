@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::weights::{UniqueMap, printable};
+use crate::weights::{UniqueMap, printable, printable_path};
 
 /// The largest size accepted in any field: token ids and positions are 32-bit.
 const MAX_SIZE: u64 = i32::MAX as u64;
@@ -43,7 +43,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not a JSON object.
-    #[error("{}: {}", printable(file), printable(problem))]
+    #[error("{}: {}", printable_path(file), printable(problem))]
     Json {
         /// The file.
         file: String,
@@ -51,7 +51,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// A field that is needed is not there.
-    #[error("{}: {field} is missing", printable(file))]
+    #[error("{}: {field} is missing", printable_path(file))]
     Missing {
         /// The file.
         file: String,
@@ -59,7 +59,7 @@ pub enum ConfigError {
         field: &'static str,
     },
     /// A field has a value that cannot be used.
-    #[error("{}: {field} {}: {problem}", printable(file), printable(value))]
+    #[error("{}: {field} {}: {problem}", printable_path(file), printable(value))]
     Field {
         /// The file.
         file: String,

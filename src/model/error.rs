@@ -22,7 +22,7 @@ pub enum ModelError {
     #[error(transparent)]
     Hub(#[from] HubError),
     /// No model of this name.
-    #[error("model {name:?}: neither a directory nor a model that weights.lock pins ({})", known.join(", "))]
+    #[error("model {name:?}: neither a directory, nor mini, nor a model that weights.lock pins ({})", known.join(", "))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -37,7 +37,7 @@ pub enum ModelError {
     },
     /// Configuration and weights disagree on the number of layers.
     #[error(
-        "config.json: n_layer {n_layer}, {} holds {in_file} layers: {} {}", printable(file), printable(tensor),
+        "config.json: n_layer {n_layer}, {} holds {in_file} layers: {} {}", printable_path(file), printable(tensor),
         if in_file > n_layer { "would not be used" } else { "is missing" }
     )]
     LayerCount {
@@ -53,7 +53,7 @@ pub enum ModelError {
     /// The same parameter is there with and without the prefix `transformer.`.
     #[error(
         "{}: both wte.weight and transformer.wte.weight are there: which of the two models is meant?",
-        printable(file)
+        printable_path(file)
     )]
     TwoModels {
         /// The weights.

@@ -12,6 +12,7 @@ mod mini;
 mod model;
 mod parameters;
 mod split;
+pub mod synthetic;
 mod tokenizer;
 mod tokenizer_file;
 

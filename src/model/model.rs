@@ -1,6 +1,7 @@
 //! A model: configuration, parameters and tokenizer, opened together.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,7 @@ use super::config::Config;
 use super::error::ModelError;
 use super::parameters::Parameters;
 use super::tokenizer::Tokenizer;
-use crate::weights::{CheckMode, Checkpoint, HubOptions, ReadMode, WeightsLock, read_limited, resolve};
+use crate::weights::{CheckMode, Checkpoint, HubOptions, LockedModel, ReadMode, WeightsLock, read_limited, resolve};
 
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -80,7 +81,7 @@ impl Model {
             return Err(ModelError::Unknown { name: name.to_owned(), known });
         };
         let directory = resolve(pinned, &HubOptions::from_env()?, CheckMode::Remembered, &mut |_| ())?;
-        Model::open_dir(&directory, &OpenOptions { name: Some(name.to_owned()), ..OpenOptions::default() })
+        Model::open_locked(&directory, pinned, ReadMode::default())
     }
 
     /// Opens the model in a directory of Hugging Face's layout: `config.json`, `model.safetensors` or its shards and,
@@ -89,14 +90,25 @@ impl Model {
     /// # Errors
     /// Any of the files is missing (the tokenizer may be), malformed, or disagrees with another.
     pub fn open_dir(directory: &Path, options: &OpenOptions) -> Result<Model, ModelError> {
-        let config_file = directory.join("config.json");
-        let config = Config::from_json(&read_limited(&config_file, MAX_CONFIG_BYTES)?, &config_file.to_string_lossy())?;
+        let config = read_config(directory)?;
         let checkpoint = Checkpoint::open(directory, options.read)?;
         let name = options.name.clone().unwrap_or_else(|| {
             let own = directory.file_name().unwrap_or(directory.as_os_str());
             own.to_string_lossy().into_owned()
         });
         Model::assemble(name, config, checkpoint, TokenizerFile::InDirectory(directory.to_owned()))
+    }
+
+    /// Opens a pinned model in the directory that [`crate::weights::resolve`] gave, under the name it is pinned as.
+    /// Weights that lie there and that the lock doesn't list have not been verified, and are refused.
+    ///
+    /// # Errors
+    /// As [`Model::open_dir`]; and weights that the lock doesn't list.
+    pub fn open_locked(directory: &Path, pinned: &LockedModel, read: ReadMode) -> Result<Model, ModelError> {
+        let config = read_config(directory)?;
+        let checkpoint = Checkpoint::open_locked(directory, pinned, read)?;
+        let tokenizer = TokenizerFile::InDirectory(directory.to_owned());
+        Model::assemble(pinned.name().to_owned(), config, checkpoint, tokenizer)
     }
 
     fn assemble(
@@ -108,6 +120,11 @@ impl Model {
         let (parameters, warnings) = Parameters::load(&checkpoint, &config)?;
         let tokenizer = OnceLock::new();
         Ok(Model(Arc::new(Inner { name, config, parameters, checkpoint, warnings, tokenizer_file, tokenizer })))
+    }
+
+    /// Whether the two are clones of one opened model.
+    pub(crate) fn is_same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The hyperparameters.
@@ -148,6 +165,11 @@ impl Model {
     }
 }
 
+fn read_config(directory: &Path) -> Result<Config, ModelError> {
+    let file = directory.join("config.json");
+    Ok(Config::from_json(&read_limited(&file, MAX_CONFIG_BYTES)?, &file.to_string_lossy())?)
+}
+
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
@@ -163,7 +185,9 @@ impl Inner {
             TokenizerFile::Embedded(bytes) => Ok(Tokenizer::from_bytes(bytes, vocab_size, "mini/tokenizer.json")?),
             TokenizerFile::InDirectory(directory) => {
                 let file = directory.join("tokenizer.json");
-                if !file.exists() {
+                // Asked about the link itself: a dangling one, or one that can't be read, is an error to report.
+                let absent = std::fs::symlink_metadata(&file).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+                if absent {
                     return Err(ModelError::NoTokenizer { directory: directory.clone() });
                 }
                 let bytes = read_limited(&file, MAX_TOKENIZER_BYTES)?;

@@ -8,7 +8,7 @@ use lesion_kernels::{Layout, WeightMatrix};
 
 use super::config::Config;
 use super::error::ModelError;
-use crate::weights::{Checkpoint, Tensor, WeightsError, printable};
+use crate::weights::{Checkpoint, Tensor, WeightsError, printable, printable_path};
 
 /// How many names of unused tensors a warning repeats.
 const NAMED: usize = 8;
@@ -105,7 +105,10 @@ impl Parameters {
         let prefix = match (checkpoint.contains("wte.weight"), checkpoint.contains("transformer.wte.weight")) {
             (true, true) => return Err(ModelError::TwoModels { file: checkpoint.describe() }),
             (false, true) => "transformer.",
-            (_, false) => "",
+            (true, false) => "",
+            // Without `wte.weight` the others tell under which name it is missing.
+            (false, false) if checkpoint.names().any(|name| name.starts_with("transformer.")) => "transformer.",
+            (false, false) => "",
         };
         check_depth(checkpoint, config, prefix)?;
 
@@ -124,7 +127,7 @@ impl Parameters {
             if config.tie_word_embeddings {
                 warnings.push(format!(
                     "{}: lm_head.weight is there and is used, though config.json has tie_word_embeddings true",
-                    printable(&checkpoint.describe())
+                    printable_path(checkpoint.describe())
                 ));
             }
             loader.used.insert("lm_head.weight".to_owned());
@@ -227,6 +230,6 @@ impl Loader<'_> {
             self.checkpoint.names().filter(|name| !self.used.contains(*name) && !is_mask_buffer(name)).collect();
         let named = unused.iter().take(NAMED).map(|name| printable(name)).collect::<Vec<_>>().join(", ");
         let more = if unused.len() > NAMED { format!(" and {} more", unused.len() - NAMED) } else { String::new() };
-        (!unused.is_empty()).then(|| format!("{}: not used: {named}{more}", printable(&self.checkpoint.describe())))
+        (!unused.is_empty()).then(|| format!("{}: not used: {named}{more}", printable_path(self.checkpoint.describe())))
     }
 }

@@ -8,7 +8,7 @@ use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWra
 
 use super::split::{Gpt2Split, byte_of};
 use super::tokenizer_file::TokenizerFile;
-use crate::weights::printable;
+use crate::weights::{printable, printable_path};
 
 /// A model's tokenizer. `Send + Sync`.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Tokenizer {
 
 /// Why a tokenizer, a text or a list of ids was refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", printable(file))]
+#[error("{}: {problem}", printable_path(file))]
 pub struct TokenizerError {
     /// The tokenizer's file.
     pub file: String,

@@ -149,7 +149,7 @@ fn follow<'a>(steps: &'a [Step], path: &[usize]) -> Option<&'a Execution> {
     at(steps.get(*path.first()?)?, &path[1..])
 }
 
-/// A plan that prints, reads back and draws, or an error that prints.
+/// A valid plan that reads back from its own text, or an error that prints.
 fn settles(text: &str) {
     match read(text) {
         Ok(plan) => {

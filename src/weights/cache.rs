@@ -28,9 +28,12 @@ pub struct CachedSnapshot {
 }
 
 /// Where a model's files are, or would go.
-pub(super) struct Located<'a> {
-    pub(super) directory: PathBuf,
-    pub(super) missing: Vec<&'a LockedFile>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<'a> {
+    /// The snapshot's folder.
+    pub directory: PathBuf,
+    /// The files that are not in it, in the lock's order.
+    pub missing: Vec<&'a LockedFile>,
 }
 
 impl HubCache {
@@ -56,7 +59,10 @@ impl HubCache {
 
     /// Looks for all files of `model`. Repositories that were once named without an owner may be cached under that
     /// short name; the commit and the hashes say whether it is the same model.
-    pub(super) fn locate<'a>(&self, model: &'a LockedModel) -> io::Result<Located<'a>> {
+    ///
+    /// # Errors
+    /// When a file can't be looked for.
+    pub fn locate<'a>(&self, model: &'a LockedModel) -> io::Result<Located<'a>> {
         let repository = model.repository();
         let directory = self.snapshot_dir(repository, model.revision());
         let missing = missing_in(&directory, model)?;

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use lesion_kernels::{Dtype, WeightData};
 use rayon::prelude::*;
+use safetensors::tensor::TensorInfo;
 
-use super::error::{HeaderError, WeightsError};
+use super::error::WeightsError;
 use super::files::{ReadMode, Stamp, open_regular};
+use super::lock::LockedModel;
 use super::mapping::Storage;
 use super::tensor::Tensor;
 use super::{header, index};
@@ -67,12 +69,36 @@ impl Checkpoint {
     /// into the blobs of the same model in Hugging Face's cache are inside), a tensor in two shards or in another than
     /// the index says.
     pub fn open(directory: &Path, read: ReadMode) -> Result<Checkpoint, WeightsError> {
+        Checkpoint::open_allowed(directory, read, |_| Ok(()))
+    }
+
+    /// Opens the weights of a pinned model in its verified `directory`: files that the lock doesn't list have not been
+    /// verified, and are refused unopened.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; and weights that the lock doesn't list.
+    pub fn open_locked(directory: &Path, model: &LockedModel, read: ReadMode) -> Result<Checkpoint, WeightsError> {
+        Checkpoint::open_allowed(directory, read, |file| match model.file(file) {
+            Some(_) => Ok(()),
+            None => Err(WeightsError::Unlisted { path: directory.join(file), model: model.name().to_owned() }),
+        })
+    }
+
+    fn open_allowed(
+        directory: &Path,
+        read: ReadMode,
+        allowed: impl Fn(&str) -> Result<(), WeightsError>,
+    ) -> Result<Checkpoint, WeightsError> {
         let mut checkpoint = Checkpoint { sources: Vec::new(), files: Vec::new(), tensors: BTreeMap::new() };
         // Asked about the link itself: a dangling one is an error to report, not an absent file.
         if fs::symlink_metadata(directory.join(SINGLE)).is_ok() {
+            allowed(SINGLE)?;
             checkpoint.add_file(&directory.join(SINGLE), read)?;
         } else if fs::symlink_metadata(directory.join(index::INDEX)).is_ok() {
-            for (shard, tensors) in index::read(directory)? {
+            allowed(index::INDEX)?;
+            let shards = index::read(directory)?;
+            shards.keys().try_for_each(|shard| allowed(shard))?;
+            for (shard, tensors) in shards {
                 let source = checkpoint.sources.len();
                 checkpoint.add_file(&directory.join(&shard), read)?;
                 let elsewhere = |tensor: &&String| checkpoint.tensors.get(*tensor).is_none_or(|p| p.source != source);
@@ -97,8 +123,9 @@ impl Checkpoint {
         let start = &bytes[..bytes.len().min(header::START_BYTES)];
         let length = header::length(start, bytes.len() as u64).map_err(refuse)?;
         let header = &bytes[header::LENGTH_BYTES..][..length];
+        let tensors = header::parse(header, (bytes.len() - header::LENGTH_BYTES - length) as u64).map_err(refuse)?;
         let source = Source { label: name.to_owned(), storage: Arc::new(Storage::Static(bytes)), opened: None };
-        checkpoint.add_source(source, header)?;
+        checkpoint.add_source(source, header::LENGTH_BYTES + length, tensors)?;
         Ok(checkpoint)
     }
 
@@ -109,11 +136,13 @@ impl Checkpoint {
 
         let mut start = Vec::with_capacity(header::START_BYTES);
         (&mut file).take(header::START_BYTES as u64).read_to_end(&mut start).map_err(io("read"))?;
-        let length = header::length(&start, stamp.bytes)
-            .map_err(|problem| WeightsError::Header { file: label.clone(), problem })?;
+        let refuse = |problem| WeightsError::Header { file: label.clone(), problem };
+        let length = header::length(&start, stamp.bytes).map_err(refuse)?;
         let mut header = vec![0; length];
         file.seek(std::io::SeekFrom::Start(header::LENGTH_BYTES as u64)).map_err(io("read"))?;
         file.read_exact(&mut header).map_err(io("read"))?;
+        let data_start = header::LENGTH_BYTES + length;
+        let tensors = header::parse(&header, stamp.bytes - data_start as u64).map_err(refuse)?;
 
         file.rewind().map_err(io("read"))?;
         let storage = match read {
@@ -121,14 +150,17 @@ impl Checkpoint {
             ReadMode::Copy => Storage::read(&mut file, stamp.bytes).map_err(io("read"))?,
         };
         self.files.push(path.to_owned());
-        self.add_source(Source { label, storage: Arc::new(storage), opened: Some((file, stamp)) }, &header)
+        let source = Source { label, storage: Arc::new(storage), opened: Some((file, stamp)) };
+        self.add_source(source, data_start, tensors)
     }
 
-    fn add_source(&mut self, source: Source, header: &[u8]) -> Result<(), WeightsError> {
-        let data_start = header::LENGTH_BYTES + header.len();
-        let data_bytes = (source.storage.as_slice().len() - data_start) as u64;
-        let refuse = |problem: HeaderError| WeightsError::Header { file: source.label.clone(), problem };
-        let tensors = header::parse(header, data_bytes).map_err(refuse)?;
+    /// Adds the tensors of a header that has been checked against the source's size.
+    fn add_source(
+        &mut self,
+        source: Source,
+        data_start: usize,
+        tensors: BTreeMap<String, TensorInfo>,
+    ) -> Result<(), WeightsError> {
         let number = self.sources.len();
         for (name, info) in tensors {
             let (start, end) = info.data_offsets;

@@ -45,7 +45,7 @@ pub enum WeightsError {
         pickle: bool,
     },
     /// The file is not safetensors, or its header contradicts itself.
-    #[error("{}: {problem}", printable(file))]
+    #[error("{}: {problem}", printable_path(file))]
     Header {
         /// The file.
         file: String,
@@ -60,8 +60,19 @@ pub enum WeightsError {
         /// What is wrong, with the names and values.
         problem: String,
     },
+    /// Weights lie in a pinned model's directory that its lock doesn't list; they were not opened.
+    #[error(
+        "{}: model {model:?} doesn't list this file in its lock, so its content was never verified",
+        printable_path(path)
+    )]
+    Unlisted {
+        /// The file.
+        path: PathBuf,
+        /// The model's name.
+        model: String,
+    },
     /// Two shards hold the same tensor.
-    #[error("{} is in two shards: {} and {}", printable(tensor), printable(first), printable(second))]
+    #[error("{} is in two shards: {} and {}", printable(tensor), printable_path(first), printable_path(second))]
     TwoShards {
         /// The tensor.
         tensor: String,
@@ -71,7 +82,7 @@ pub enum WeightsError {
         second: String,
     },
     /// A tensor that is needed is not there.
-    #[error("{}: missing from {}", printable(tensor), printable(file))]
+    #[error("{}: missing from {}", printable(tensor), printable_path(file))]
     Missing {
         /// The tensor.
         tensor: String,
@@ -79,7 +90,7 @@ pub enum WeightsError {
         file: String,
     },
     /// A tensor has another shape than the model's configuration asks for.
-    #[error("{}: expected {expected:?}, file has {found:?} ({}){}", printable(tensor), printable(file), if *transposed { "; it looks transposed: GPT-2 stores these weights as [in, out]" } else { "" })]
+    #[error("{}: expected {expected:?}, file has {found:?} ({}){}", printable(tensor), printable_path(file), if *transposed { "; it looks transposed: GPT-2 stores these weights as [in, out]" } else { "" })]
     Shape {
         /// The tensor.
         tensor: String,
@@ -93,7 +104,7 @@ pub enum WeightsError {
         file: String,
     },
     /// A tensor is stored in a type that is no weight's.
-    #[error("{}: expected F32, F16 or BF16, file has {found} ({})", printable(tensor), printable(file))]
+    #[error("{}: expected F32, F16 or BF16, file has {found} ({})", printable(tensor), printable_path(file))]
     Dtype {
         /// The tensor.
         tensor: String,

@@ -38,7 +38,10 @@ fn checked_length(start: &[u8], file_bytes: u64) -> Result<usize, HeaderError> {
     if !(2..=MAX_LENGTH).contains(&length) {
         return Err(HeaderError::Length { length, limit: MAX_LENGTH });
     }
-    let available = file_bytes - LENGTH_BYTES as u64;
+    // Files in /proc give a size of 0 and bytes all the same.
+    let Some(available) = file_bytes.checked_sub(LENGTH_BYTES as u64) else {
+        return Err(HeaderError::Short { bytes: file_bytes });
+    };
     if length > available {
         return Err(HeaderError::PastEnd { length, available });
     }
@@ -89,12 +92,12 @@ fn check_coverage(tensors: &BTreeMap<String, TensorInfo>, data_bytes: u64) -> Re
     let mut expected = 0;
     for (tensor, info) in in_order {
         let (start, end) = info.data_offsets;
-        if start != expected {
-            return Err(HeaderError::Offsets { tensor: tensor.clone(), start, end, expected });
-        }
         let Some(found) = end.checked_sub(start) else {
             return Err(HeaderError::Backwards { tensor: tensor.clone(), start, end });
         };
+        if start != expected {
+            return Err(HeaderError::Offsets { tensor: tensor.clone(), start, end, expected });
+        }
         let needed = needed_bytes(info);
         if needed != Some(found) {
             let (dtype, shape) = (info.dtype.to_string(), info.shape.clone());

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 
-use super::ErrorKind;
+use super::{ErrorKind, printable, printable_path};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-const EMBEDDED_MODEL: &str = "mini";
+pub(super) const EMBEDDED_MODEL: &str = "mini";
 
 /// A file of a locked model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct WeightsLock {
 
 /// A lock file that can't be used: where, and why.
 #[derive(Debug, Error)]
-#[error("{place}: {problem}")]
+#[error("{}: {problem}", printable_path(place))]
 pub struct LockError {
     /// The file, with the line where one is known: `weights.lock:12`.
     pub place: String,
@@ -64,7 +64,7 @@ pub enum LockProblem {
     #[error("can't read it: {0}")]
     Io(#[from] std::io::Error),
     /// Not TOML, or not this file's fields.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Syntax(String),
     /// A format that this version doesn't know.
     #[error("version {0} of the format; this build reads version 1")]

@@ -33,7 +33,7 @@ impl Storage {
 
     /// Reads the whole of `file`, which is `bytes` long, from its current position 0.
     pub(super) fn read(file: &mut File, bytes: u64) -> io::Result<Storage> {
-        let mut copy = AlignedBytes::zeroed(usize::try_from(bytes).map_err(io::Error::other)?);
+        let mut copy = AlignedBytes::try_zeroed(usize::try_from(bytes).map_err(io::Error::other)?)?;
         file.read_exact(copy.as_mut_slice())?;
         if file.read(&mut [0])? == 0 { Ok(Storage::Copied(copy)) } else { Err(changed_size()) }
     }
@@ -72,6 +72,17 @@ pub(super) struct AlignedBytes {
 impl AlignedBytes {
     fn zeroed(len: usize) -> AlignedBytes {
         AlignedBytes { words: vec![0; len.div_ceil(8)].into_boxed_slice(), len }
+    }
+
+    /// As `zeroed`, for a length that a file gives: more than there is memory for is an error, not an abort.
+    fn try_zeroed(len: usize) -> io::Result<AlignedBytes> {
+        let count = len.div_ceil(8);
+        let mut words = Vec::new();
+        words
+            .try_reserve_exact(count)
+            .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for {len} bytes")))?;
+        words.resize(count, 0);
+        Ok(AlignedBytes { words: words.into_boxed_slice(), len })
     }
 
     pub(super) fn copy_of(bytes: &[u8]) -> AlignedBytes {

@@ -1,5 +1,5 @@
 //! Weights as files: where they come from (pinned models, Hugging Face's cache and hub, what was verified before), and
-//! what is in them (memory-mapped safetensors, checked tensor views). [`synthetic`] writes some where none can be had.
+//! what is in them (memory-mapped safetensors, checked tensor views).
 //!
 //! A [`Checkpoint`] is every tensor of a model, by name; a [`Tensor`] is one of them, in the type it is stored in
 //! and never copied unless the file misaligns it. What the names mean is left to [`crate::model`].
@@ -21,10 +21,9 @@ mod options;
 mod printable;
 mod records;
 mod resolve;
-pub mod synthetic;
 mod tensor;
 
-pub use cache::{CachedSnapshot, HubCache};
+pub use cache::{CachedSnapshot, HubCache, Located};
 pub use checkpoint::{Checkpoint, NonFinite};
 pub use error::{HeaderError, WeightsError};
 pub use error_kind::ErrorKind;

@@ -17,9 +17,9 @@ pub fn printable(text: &str) -> String {
 }
 
 /// A path as [`printable`] text, uncut: its end is what tells files apart.
-pub(crate) fn printable_path(path: &Path) -> String {
+pub(crate) fn printable_path(path: impl AsRef<Path>) -> String {
     let mut shown = String::new();
-    path.to_string_lossy().chars().for_each(|c| push_escaped(&mut shown, c));
+    path.as_ref().to_string_lossy().chars().for_each(|c| push_escaped(&mut shown, c));
     shown
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::{ErrorKind, LockedFile};
+use super::{ErrorKind, LockedFile, printable_path};
 
 const SCHEMA: u32 = 1;
 
@@ -55,7 +55,7 @@ pub struct Checked {
 #[derive(Debug, Error)]
 pub enum CheckError {
     /// The file can't be read.
-    #[error("can't read {}: {source}", path.display())]
+    #[error("can't read {}: {source}", printable_path(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -63,13 +63,13 @@ pub enum CheckError {
         source: io::Error,
     },
     /// A folder, a pipe, a device.
-    #[error("{} is not a regular file", path.display())]
+    #[error("{} is not a regular file", printable_path(path))]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
     /// Not as long as the lock says.
-    #[error("{}: expected {expected} bytes, file has {found}", path.display())]
+    #[error("{}: expected {expected} bytes, file has {found}", printable_path(path))]
     Size {
         /// The file.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum CheckError {
         found: u64,
     },
     /// Not the content that the lock says.
-    #[error("{}: expected SHA-256 {expected}, file has {found}", path.display())]
+    #[error("{}: expected SHA-256 {expected}, file has {found}", printable_path(path))]
     Hash {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum CheckError {
         found: String,
     },
     /// Someone wrote to it meanwhile.
-    #[error("{} changed while it was being hashed", path.display())]
+    #[error("{} changed while it was being hashed", printable_path(path))]
     Changed {
         /// The file.
         path: PathBuf,
@@ -239,7 +239,7 @@ impl Records {
             let _ = fs::remove_file(&temporary);
             format!(
                 "{}: can't write the record of a check, the file will be hashed again next time: {error}",
-                directory.display()
+                printable_path(directory)
             )
         })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{CheckError, CheckMode, ErrorKind, HubOptions, LockProblem, LockedModel, hub};
+use super::{CheckError, CheckMode, ErrorKind, HubOptions, LockProblem, LockedModel, hub, printable, printable_path};
 
 /// What is going on while a model is being found, fetched and verified. Sizes are bytes.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub enum HubError {
     #[error("no cache folder: none of HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME and HOME is set")]
     NoHome,
     /// The token's file holds no token.
-    #[error("{}: expected one token without spaces or control characters", path.display())]
+    #[error("{}: expected one token without spaces or control characters", printable_path(path))]
     TokenFile {
         /// The file.
         path: PathBuf,
@@ -104,10 +104,18 @@ pub enum HubError {
         /// What is wrong.
         source: CheckError,
     },
+    /// The hub sent what isn't what the lock says; nothing of it is left.
+    #[error("model {model:?}: {source} (what the hub sent was discarded)")]
+    Discarded {
+        /// The model's name.
+        model: String,
+        /// What is wrong.
+        source: CheckError,
+    },
     /// Files are missing and may not be downloaded.
     #[error(
         "model {model:?} ({pinned}): {missing} not in the cache (looked in {}), and {reason}",
-        looked_in.display()
+        printable_path(looked_in)
     )]
     NotCached {
         /// The model's name.
@@ -122,7 +130,7 @@ pub enum HubError {
         reason: &'static str,
     },
     /// Asking the hub is impossible.
-    #[error("can't ask the hub about {repository}: {reason}")]
+    #[error("can't ask the hub about {repository}: {}", printable(reason))]
     NoHub {
         /// The repository.
         repository: String,
@@ -148,7 +156,7 @@ pub enum HubError {
         status: u16,
     },
     /// The transfer failed, also when retried.
-    #[error("{url}: {reason}{}", kept(*received))]
+    #[error("{}: {}{}", printable_path(url), printable(reason), kept(*received))]
     Transfer {
         /// What was asked for.
         url: String,
@@ -168,7 +176,7 @@ pub enum HubError {
         received: u64,
     },
     /// The hub's answer contradicts the lock, or itself.
-    #[error("{url}: the hub's {what} is {found}, expected {expected}")]
+    #[error("{}: the hub's {what} is {}, expected {}", printable_path(url), printable(found), printable(expected))]
     Answer {
         /// What was asked for.
         url: String,
@@ -180,7 +188,7 @@ pub enum HubError {
         expected: String,
     },
     /// A repository that lesion can't run.
-    #[error("{repository} at {revision}: {reason}")]
+    #[error("{repository} at {revision}: {}", printable(reason))]
     Unsuitable {
         /// The repository.
         repository: String,
@@ -190,7 +198,7 @@ pub enum HubError {
         reason: String,
     },
     /// The disk.
-    #[error("can't {operation} {}: {source}", path.display())]
+    #[error("can't {operation} {}: {source}", printable_path(path))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -209,7 +217,7 @@ impl HubError {
             HubError::Problem(LockProblem::Path { .. }) => ErrorKind::BadFile,
             HubError::Variable { .. } | HubError::NoHome | HubError::Problem(_) => ErrorKind::Usage,
             HubError::TokenFile { .. } | HubError::Answer { .. } | HubError::Unsuitable { .. } => ErrorKind::BadFile,
-            HubError::Check { source, .. } => source.kind(),
+            HubError::Check { source, .. } | HubError::Discarded { source, .. } => source.kind(),
             HubError::NotCached { .. }
             | HubError::NoHub { .. }
             | HubError::Denied { .. }

@@ -73,3 +73,14 @@ fn help_and_quit() {
     assert_eq!(chat("", &[]).stdout, "");
     refused(2, &["chat", "--plan", "0..13"], &["13"]);
 }
+
+#[test]
+fn json_is_all_there_is_on_stdout() {
+    let ended = chat(&format!(":help\n{SPAIN}\n:plan 0..8\n:loss\n:seed 3\n"), &["--json", "-n", "1"]);
+    let objects: Vec<serde_json::Value> =
+        ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 3, "{}", ended.stdout);
+    assert_eq!((&objects[1]["plan"], &objects[2]["plan"]), (&"0..12".into(), &"0..8".into()));
+    assert_eq!(objects[1]["nll"], crate::run::object(&["loss", "--json", SPAIN])["nll"]);
+    assert!(ended.stderr.contains(":diff"));
+}

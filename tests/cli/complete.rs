@@ -44,7 +44,9 @@ fn json_has_the_agreed_fields() {
             "finish",
             "isa",
             "model",
+            "nan_logits",
             "plan",
+            "position",
             "prompt_ids",
             "prompt_mean_nll",
             "prompt_nll",
@@ -231,4 +233,51 @@ fn a_reader_that_leaves_ends_it_cleanly() {
     let ended = ended(child.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains("error") && !ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+#[test]
+fn ids_never_load_the_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mini_in(folder.path());
+    std::fs::write(model.join("tokenizer.json"), b"{ broken").unwrap();
+    let model = model.to_str().unwrap();
+    let spoken = object(&["complete", "--json", "--model", model, "-n", "2", "--ids", SPAIN_IDS]);
+    assert_eq!((ids(&spoken["completion_ids"]), &spoken["completion"]), (vec![1017, 14], &json!(null)));
+    assert_eq!(object(&["loss", "--json", "--model", model, "--ids", SPAIN_IDS])["nll"].as_array().unwrap().len(), 5);
+    refused(3, &["complete", "--model", model, SPAIN], &["tokenizer.json"]);
+    refused(2, &["complete", "--model", "no-such-model", "--ids", SPAIN_IDS, "--stop", "."], &["--stop", "--ids"]);
+}
+
+#[test]
+fn a_request_is_refused_before_its_model_is_looked_for() {
+    refused(2, &["complete", "--model", "gpt2", "--plan", "0..", SPAIN], &["plan, column"]);
+    refused(2, &["loss", "--model", "gpt2", "--plan", "wobble", SPAIN], &["plan, column"]);
+    refused(2, &["chat", "--model", "gpt2", "--plan", "wobble"], &["plan, column"]);
+    refused(4, &["complete", "--model", "no-such-model", "--device", "cuda", SPAIN], &["cuda"]);
+    refused(2, &["complete", "--model", "gpt2"], &["no prompt"]);
+    let folder = tempfile::tempdir().unwrap();
+    refused(2, &["complete", "--model", "gpt2", "-o", folder.path().to_str().unwrap(), SPAIN], &["is a directory"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn devices_are_written_in_place_and_links_followed() {
+    ok(&["complete", "-n", "1", "--output", "/dev/null", "--force", SPAIN]);
+    use std::os::unix::fs::FileTypeExt;
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    refused(4, &["complete", "-n", "1", "--output", "/dev/full", SPAIN], &["/dev/full"]);
+    let folder = tempfile::tempdir().unwrap();
+    let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    ok(&["complete", "-n", "1", "--output", link.to_str().unwrap(), SPAIN]);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), " Madrid\n");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink(), "the link stays");
+    refused(2, &["complete", "--output", link.to_str().unwrap(), SPAIN], &["exists"]);
+    ok(&["complete", "-n", "2", "--force", "--output", link.to_str().unwrap(), SPAIN]);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), " Madrid.\n");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file");
+    // Nobody can be told anything: that is no reason to panic.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ended = ended(lesion().args(["complete", "-n", "1", SPAIN]).stderr(full).output().unwrap());
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), " Madrid\n"));
 }

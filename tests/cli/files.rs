@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::run::{ended, lesion, mini_in, object, ok, refused, run};
+use crate::run::{ended, lesion, mini_in, object, objects, ok, refused, run};
 
 const SPAIN: &str = "The capital of Spain is";
 
@@ -84,7 +84,18 @@ fn nan_is_a_result_with_a_warning_unless_finite_weights_are_required() {
         object(&["loss", "--json", "--plan", "skip 5", SPAIN])["nll"],
         "a skipped layer is not run"
     );
-    refused(2, &["complete", "--model", model, SPAIN], &["NaN"]);
+    let spoken = objects(&["complete", "--json", "--plan", "0..12", "--plan", "skip 5", "--model", model, SPAIN]);
+    assert_eq!(spoken.len(), 2, "the next plan goes on");
+    assert_eq!((&spoken[0]["finish"], &spoken[0]["position"]), (&"not-a-number".into(), &5.into()));
+    assert!(spoken[0]["nan_logits"].as_u64().unwrap() > 0);
+    assert_eq!(spoken[0]["completion_ids"].as_array().unwrap().len(), 0);
+    assert_eq!((&spoken[1]["finish"], &spoken[1]["nan_logits"]), (&"length".into(), &Value::Null));
+    let said = run(&["complete", "--model", model, SPAIN]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(said.stderr.contains("position 5 are NaN"), "{}", said.stderr);
+    let verified = run(&["verify", "--only", "gpt2", "--gpt2", model]);
+    assert_eq!(verified.code, Some(1), "{}", verified.stderr);
+    assert!(verified.stdout.contains("are NaN") && verified.stdout.contains("mismatches"), "{}", verified.stdout);
     assert!(ok(&["loss", "--model", model, SPAIN]).contains("NaN"));
 }
 
@@ -116,4 +127,14 @@ fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "{from}");
     fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn a_directory_needs_no_hub_and_no_home() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mini_in(folder.path());
+    let mut command = lesion();
+    command.env("HF_HUB_OFFLINE", "2").env_remove("HOME").env_remove("XDG_CACHE_HOME").env_remove("HF_HOME");
+    let run = ended(command.args(["complete", "-n", "1", SPAIN, "--model"]).arg(&model).output().unwrap());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), " Madrid\n"), "{}", run.stderr);
 }

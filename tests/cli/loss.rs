@@ -196,3 +196,26 @@ fn a_bad_plan_stops_before_anything_is_printed() {
     let ended = run(&["loss", "--plan", "0..5,12", SPAIN]);
     assert_eq!(ended.stderr, "error: plan, column 6: layer 12 of 12: layers are 0..=11\n  0..5,12\n       ^^\n");
 }
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let answer = ["--answer", " Madrid", SPAIN];
+    refused(2, &[&["loss", "--window", "64"], &answer[..]].concat(), &["--window", "--answer"]);
+    refused(2, &[&["loss", "--stride", "64"], &answer[..]].concat(), &["--stride", "--answer"]);
+    let seed_compat = ["loss", "--measure", "seed-compat"];
+    refused(2, &[&seed_compat[..], &["--no-bos"], &answer].concat(), &["--no-bos", "seed-compat"]);
+    refused(2, &[&seed_compat[..], &["--window", "64"], &answer].concat(), &["--window"]);
+    refused(2, &[&seed_compat[..], &["--tokens"], &answer].concat(), &["--tokens", "seed-compat"]);
+    refused(2, &[&seed_compat[..], &["--ids", "1,2"]].concat(), &["--answer"]);
+}
+
+#[test]
+fn seed_compat_has_the_fields_of_a_loss() {
+    let found = object(&["loss", "--json", "--measure", "seed-compat", "--answer", "Madrid", SPAIN]);
+    assert_eq!(found["token_ids"], json!([0, 275, 325, 303, 1216, 292, 0, 1017]));
+    assert_eq!((&found["answer_ids"], &found["bos"]), (&json!([1017]), &json!(true)));
+    assert_eq!(found["seed_compat_nll"], found["nll"][6]);
+    for field in ["mean_nll", "isa", "threads", "uniform_nll"] {
+        assert!(!found[field].is_null(), "{field}");
+    }
+}

@@ -48,3 +48,13 @@ fn the_model_sets_the_range() {
     refused(2, &["plan", "--layers", "48", "0"], &["--heads"]);
     refused(2, &["plan"], &["PLAN"]);
 }
+
+#[test]
+fn a_plan_needs_a_configuration_and_no_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = crate::run::mini_in(folder.path());
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    assert!(ok(&["plan", "--model", model.to_str().unwrap(), "0..8"]).starts_with("0..8\n"));
+    refused(4, &["plan", "--model", "gpt2", "0..8"], &["gpt2", "not in the cache", "--layers"]);
+    refused(2, &["plan", "--model", "gpt2", "0.."], &["column"]);
+}

@@ -82,3 +82,35 @@ fn control_c_ends_a_completion_after_the_token_in_flight() {
     assert_eq!(ended.code, Some(130), "{}", ended.stderr);
     assert!(ended.stdout.ends_with('\n'), "the line is finished: {:?}", ended.stdout);
 }
+
+#[test]
+fn weights_written_to_during_a_conversation_end_it_with_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mini_in(folder.path());
+    let weights = model.join("model.safetensors");
+    let (child, mut stdin, mut stdout) = conversation(&["--json", "--model", model.to_str().unwrap()]);
+    assert!(say(&mut stdin, &mut stdout).contains(" Madrid"));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    std::fs::File::options().write(true).open(&weights).unwrap().set_modified(later).unwrap();
+    assert_eq!(say(&mut stdin, &mut stdout), "", "no object of unknown weights");
+    let ended = ended(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("model.safetensors"), "{}", ended.stderr);
+}
+
+#[test]
+fn control_c_ends_the_reading_of_a_prompt() {
+    let mut child = lesion()
+        .args(["complete", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"The").unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    interrupt(&child);
+    let ended = ended(child.wait_with_output().unwrap());
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(130), ""), "{}", ended.stderr);
+}

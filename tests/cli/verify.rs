@@ -78,3 +78,17 @@ fn version_and_usage() {
     assert_eq!(none.code, Some(2));
     refused(2, &["nothing"], &["nothing"]);
 }
+
+#[test]
+fn a_reader_that_leaves_still_gets_the_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mini_in(folder.path());
+    let mut child = lesion()
+        .args(["verify", "--only", "gpt2", "--gpt2", model.to_str().unwrap()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(ended(child.wait_with_output().unwrap()).code, Some(1));
+}

@@ -11,12 +11,13 @@ pub enum Precision {
     #[default]
     F32,
     /// Products of bf16: both operands of every matrix product with weights are rounded to it. Attention, LayerNorm,
-    /// GELU and the softmaxes stay f32.
+    /// GELU and the softmaxes stay f32. With AVX-512 the pairs are summed by its BF16 extension where the processor has
+    /// it, elsewhere by two FMAs; the two may differ in the last bit.
     Bf16,
 }
 
 impl Precision {
-    /// Its name on the command line and in records.
+    /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",

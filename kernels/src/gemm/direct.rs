@@ -27,7 +27,6 @@ pub(crate) fn fits(rows: usize, b: &WeightMatrix<'_>) -> bool {
 }
 
 /// The direct matrix product; the caller has checked [`fits`].
-#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
 pub(crate) fn gemm<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,

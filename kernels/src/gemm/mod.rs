@@ -4,7 +4,8 @@
 //!
 //! **Order of sums.** An output element is the sum, in order, of the partial sums of the blocks of [`KC`] consecutive
 //! k, each a chain of FMAs from zero. `KC` is a constant of the format, not of the machine, and every path below keeps
-//! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads.
+//! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads, nor on the dtype
+//! or layout of equal weights. AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
 //!
 //! **Paths.**
 //! - *Packed* ([`packed`]): `a` is packed once into panels of `MR` rows; a task takes a strip of [`NT`] columns and a

@@ -13,9 +13,21 @@ pub(crate) const UNIT: f64 = 1.0 / (1 << 24) as f64;
 /// Thread counts; three are more than a small machine has cores.
 pub(crate) const THREADS: &[usize] = if cfg!(miri) { &[1, 2] } else { &[1, 2, 3] };
 
+/// Sweeps try every `thin()`-th of their cases: 1, all of them, unless `LESION_TEST_THIN` says otherwise, which an
+/// emulator needs. An odd number leaves sizes of every remainder by a number of lanes.
+///
+/// # Panics
+/// If the variable is not a positive number.
+pub(crate) fn thin() -> usize {
+    match std::env::var("LESION_TEST_THIN") {
+        Ok(text) => text.parse::<std::num::NonZeroUsize>().expect("LESION_TEST_THIN").get(),
+        Err(_) => 1,
+    }
+}
+
 /// Sizes that a dimension is swept over.
 pub(crate) fn sizes() -> Vec<usize> {
-    if cfg!(miri) { vec![1, 2, 7, 17, 33] } else { (1..=130).chain(1023..=1025).collect() }
+    if cfg!(miri) { vec![1, 2, 7, 17, 33] } else { (1..=130).chain(1023..=1025).step_by(thin()).collect() }
 }
 
 /// A team for each instruction set here and each number of threads.

@@ -2,14 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use lesion::forward::{Batch, Sampling, Session, SessionOptions, Target, complete};
+use lesion::forward::{Batch, Finish, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{seed_compat_loss, token_losses};
 use lesion::model::{Model, Tokenizer};
 use lesion::plan::Plan;
+use lesion::weights::ReadMode;
 use serde::Deserialize;
 
 use super::compare::{Check, Status, departure, is_tie, within};
 use crate::cli::args::{ModelArgs, Verify};
+use crate::cli::complete::not_a_number;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::model::{self, model_failure};
 use crate::cli::output::Number;
@@ -104,46 +106,84 @@ fn run_all(model: &Model, engine: &SessionOptions, runs: &[Run]) -> Result<Vec<C
         signals::check()?;
         check_run(&mut session, tokenizer, run, &mut checks)?;
     }
-    published(&mut session, tokenizer, &mut checks)?;
+    model::check_unchanged(model, ReadMode::Map)?;
+    if let Err(failure) = published(&mut session, tokenizer, &mut checks) {
+        let (status, _, detail) = unfit(failure)?;
+        checks.push(Check { status, ..not_checked(PUBLISHED, "the model given", "published values", &detail) });
+    }
     Ok(checks)
 }
 
-fn encode(tokenizer: &Tokenizer, bos: u32, text: &str) -> Result<Vec<u32>> {
-    let text = tokenizer.encode(text).map_err(|error| crate::cli::resolve::tokenizer_failure(&error))?;
-    Ok(std::iter::once(bos).chain(text).collect())
+fn encode(session: &Session, text: &str) -> Result<Vec<u32>> {
+    session.model().encode(text).map_err(|error| model_failure(&error))
 }
 
 fn check_run(session: &mut Session, tokenizer: &Tokenizer, run: &Run, checks: &mut Vec<Check>) -> Result<()> {
     let plan = Plan::from_layers(run.layers.iter().copied()).expect("the recorded plans are short");
-    let prompt = encode(tokenizer, session.model().config().bos_token_id, &run.prompt)?;
-    let check = |quantity, status, error: Option<f64>, gate, detail| Check {
-        reference: SEED,
-        case: run.kind.clone(),
-        plan: Some(plan.to_string()),
-        quantity,
-        status,
-        error: error.map(Number),
-        gate: Some(Number(gate)),
-        detail: Some(detail),
+    let prompt = encode(session, &run.prompt)?;
+    let mut add = |quantity, gate, judged: Result<(Status, Option<f64>, String)>| -> Result<()> {
+        let (status, error, detail) = judged.or_else(unfit)?;
+        checks.push(Check {
+            reference: SEED,
+            case: run.kind.clone(),
+            plan: Some(plan.to_string()),
+            quantity,
+            status,
+            error: error.map(Number),
+            gate: Some(Number(gate)),
+            detail: Some(detail),
+        });
+        Ok(())
     };
+    add("completion", SEED_MARGIN, check_completion(session, tokenizer, &plan, &prompt, &run.greedy_completion))?;
+    if let (Some(answer), Some(recorded)) = (&run.answer, run.loss) {
+        let found = seed_compat_loss(session, &plan, tokenizer, &run.prompt, answer);
+        let judged = found.map_err(|error| measure_failure(&error)).map(|found| {
+            let error = (found - recorded).abs();
+            (within(error, SEED_LOSS), Some(error), format!("recorded {recorded}, found {found}"))
+        });
+        add("seed-compat loss", SEED_LOSS, judged)?;
+    }
+    Ok(())
+}
 
-    let recorded = run.greedy_completion.as_bytes();
+/// A run that the model given can't make (a plan or a prompt that does not fit it) is a mismatch; a broken file or an
+/// interrupt ends the command.
+fn unfit(failure: Failure) -> Result<(Status, Option<f64>, String)> {
+    match failure.exit {
+        Exit::Usage | Exit::Missing => Ok((Status::Mismatch, None, failure.to_string())),
+        _ => Err(failure),
+    }
+}
+
+/// Whether greedy tokens spell the recorded text, or part from it where two tokens are as likely.
+fn check_completion(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    plan: &Plan,
+    prompt: &[u32],
+    recorded: &str,
+) -> Result<(Status, Option<f64>, String)> {
+    let recorded = recorded.as_bytes();
     let mut length = 0;
     // A token has at least a byte: as many tokens as the record has bytes are enough.
     let sampling = Sampling::greedy(recorded.len().max(1));
-    let completion = complete(session, &plan, &prompt, &sampling, &mut |text| {
+    let completion = complete(session, plan, prompt, &sampling, Some(tokenizer), &mut |_, text| {
         let agrees = recorded[length.min(recorded.len())..].iter().zip(text.as_bytes()).all(|(a, b)| a == b);
         length += text.len();
         if agrees && length < recorded.len() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })
     .map_err(|error| forward_failure(&error))?;
     let bytes = |id: u32| tokenizer.token_bytes(id);
+    if let Finish::NotANumber { count, position } = completion.finish {
+        return Ok((Status::Mismatch, None, not_a_number(count, position)));
+    }
     let departed = departure(recorded, completion.ids.iter().map(|&id| bytes(id).unwrap_or_default()));
     let (status, detail) = match departed {
         None => (Status::Passed, "the completions agree".to_owned()),
         Some(at) => {
-            let before = [&prompt[..], &completion.ids[..at.tokens]].concat();
-            let logits = session.logits(&plan, &before).map_err(|error| forward_failure(&error))?;
+            let before = [prompt, &completion.ids[..at.tokens]].concat();
+            let logits = session.logits(plan, &before).map_err(|error| forward_failure(&error))?;
             let rest = &recorded[at.bytes..];
             let tie = is_tie(rest, &logits, SEED_MARGIN, bytes);
             let detail = format!(
@@ -155,16 +195,7 @@ fn check_run(session: &mut Session, tokenizer: &Tokenizer, run: &Run, checks: &m
             (if tie { Status::Tie } else { Status::Mismatch }, detail)
         }
     };
-    checks.push(check("completion", status, None, SEED_MARGIN, detail));
-
-    if let (Some(answer), Some(recorded)) = (&run.answer, run.loss) {
-        let found = seed_compat_loss(session, &plan, tokenizer, &run.prompt, answer)
-            .map_err(|error| measure_failure(&error))?;
-        let error = (found - recorded).abs();
-        let both = format!("recorded {recorded}, found {found}");
-        checks.push(check("seed-compat loss", within(error, SEED_LOSS), Some(error), SEED_LOSS, both));
-    }
-    Ok(())
+    Ok((status, None, detail))
 }
 
 fn excerpt(bytes: &[u8]) -> String {
@@ -172,8 +203,7 @@ fn excerpt(bytes: &[u8]) -> String {
 }
 
 fn published(session: &mut Session, tokenizer: &Tokenizer, checks: &mut Vec<Check>) -> Result<()> {
-    let config = session.model().config();
-    let (bos, plan) = (config.bos_token_id, Plan::intact(config.n_layer));
+    let plan = Plan::intact(session.model().config().n_layer);
     let mut add = |case: &str, quantity, recorded: f64, found: f64, gate: f64| {
         let error = (found - recorded).abs();
         checks.push(Check {
@@ -188,12 +218,12 @@ fn published(session: &mut Session, tokenizer: &Tokenizer, checks: &mut Vec<Chec
         });
     };
     // The acceptance test of TransformerLens.
-    let ids = encode(tokenizer, bos, "Hello world!")?;
+    let ids = encode(session, "Hello world!")?;
     let nll = token_losses(session, &plan, &[&ids]).map_err(|error| measure_failure(&error))?.concat();
     add("Hello world!", "mean nll", 5.33186, nll.iter().sum::<f64>() / nll.len() as f64, 1e-4);
 
     // The seed's notebook, whose logits are TransformerLens's: their mean over the vocabulary is 0.
-    let ids = encode(tokenizer, bos, "After John and Mary went to the store, John gave a bottle of milk to")?;
+    let ids = encode(session, "After John and Mary went to the store, John gave a bottle of milk to")?;
     let answer = tokenizer.encode(" Mary").map_err(|error| crate::cli::resolve::tokenizer_failure(&error))?;
     let target = Target { row: ids.len() - 1, id: answer[0] };
     let score = session.score(&plan, &Batch::new([&ids[..]]), &[target]).map_err(|error| forward_failure(&error))?[0];

@@ -17,10 +17,12 @@ use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
 use serde::Deserialize;
 
-use super::lock::{CONFIG, INDEX, TOKENIZER, WEIGHTS, check_path, check_repository, is_commit, is_sha256};
+use super::lock::{
+    CONFIG, EMBEDDED_MODEL, INDEX, TOKENIZER, WEIGHTS, check_path, check_repository, is_commit, is_sha256,
+};
 use super::{
-    CheckError, CheckMode, Checked, Event, HubCache, HubError, HubOptions, LockProblem, LockedFile, LockedModel,
-    Records,
+    CheckError, CheckMode, Checked, ErrorKind, Event, HubCache, HubError, HubOptions, LockProblem, LockedFile,
+    LockedModel, Records,
 };
 use transfer::{Source, Staged};
 
@@ -69,6 +71,7 @@ fn download_checked(
     file: &LockedFile,
     observe: Observer<'_>,
 ) -> Result<(Staged, Checked), HubError> {
+    let mut again = false;
     loop {
         let staged = source.download(&file.path, file.size, observe)?;
         let mut hashed = |done| observe(Event::Verifying { file: &file.path, done, size: file.size });
@@ -84,10 +87,12 @@ fn download_checked(
             }
             Err(error @ (CheckError::Size { .. } | CheckError::Hash { .. })) => {
                 source.discard(&staged)?;
-                // What an earlier attempt left may be the damaged part, so one attempt from the first byte follows.
-                if !staged.resumed {
-                    return Err(HubError::Check { model: model.name().into(), source: error });
+                // What an earlier attempt left may be the damaged part, so one attempt from the first byte follows;
+                // only one, though that one may have been resumed in its turn.
+                if again || !staged.resumed {
+                    return Err(HubError::Discarded { model: model.name().into(), source: error });
                 }
+                again = true;
                 let reason = format!("{error} (resumed from an earlier attempt)");
                 observe(Event::Retry { what: &file.path, reason: &reason, pause: Duration::ZERO });
             }
@@ -99,7 +104,7 @@ fn download_checked(
 /// Asks the hub for the commit that `revision` (a branch, tag or commit) stands for, for the files lesion needs of it,
 /// and for their sizes and SHA-256. Large files' hashes are in the hub's listing; small ones' are not (their ETag is a
 /// git id), so they are downloaded and hashed, and nothing is added to the cache. The model is named as the repository,
-/// without its owner.
+/// without its owner; `owner-mini` where that name is the embedded model's.
 ///
 /// # Errors
 /// When the hub can't be asked, or when the repository isn't a GPT-2 with a `tokenizer.json` and safetensors.
@@ -121,13 +126,22 @@ pub fn lock_repository(
 
     let staging = Staging::enter(&options.cache, repository, observe)?;
     let listing = Listing::ask(&staging.source(repository, revision, options)?, repository, revision, observe)?;
+    let source = staging.source(&listing.id, &listing.sha, options)?;
+    let pinned = pin(&source, &listing, observe);
+    // What a broken transfer left is of use to the next try; what was refused is not.
+    if !pinned.as_ref().is_err_and(|error| error.kind() == ErrorKind::Missing) {
+        staging.clear(&listing.sha)?;
+    }
+    pinned
+}
+
+/// The lock entry of a listed revision.
+fn pin(source: &Source<'_>, listing: &Listing, observe: Observer<'_>) -> Result<LockedModel, HubError> {
     let unsuitable =
         |reason| HubError::Unsuitable { repository: listing.id.clone(), revision: listing.sha.clone(), reason };
     let absent = |path: &str| unsuitable(format!("has no {path}"));
-    let source = staging.source(&listing.id, &listing.sha, options)?;
-
     let config = listing.file(CONFIG).ok_or_else(|| absent(CONFIG))?;
-    let (config, text) = read_small(&source, config, observe)?;
+    let (config, text) = read_small(source, config, observe)?;
     let Config { model_type } = serde_json::from_slice(&text).map_err(|e| unsuitable(format!("{CONFIG}: {e}")))?;
     if model_type.as_deref() != Some("gpt2") {
         let found = model_type.map_or("none".into(), |found| format!("{found:?}"));
@@ -139,7 +153,7 @@ pub fn lock_repository(
         wanted.push(WEIGHTS.into());
     } else {
         let index = listing.file(INDEX).ok_or_else(|| absent(WEIGHTS))?;
-        let (index, text) = read_small(&source, index, observe)?;
+        let (index, text) = read_small(source, index, observe)?;
         let Index { weight_map } = serde_json::from_slice(&text).map_err(|e| unsuitable(format!("{INDEX}: {e}")))?;
         let shards: std::collections::BTreeSet<String> = weight_map.into_values().collect();
         files.push(index);
@@ -149,12 +163,14 @@ pub fn lock_repository(
         let sibling = listing.file(&path).ok_or_else(|| absent(&path))?;
         files.push(match &sibling.lfs {
             Some(Lfs { sha256, size }) => LockedFile { path, size: *size, sha256: sha256.clone() },
-            None => download_unlisted(&source, sibling, observe)?.0,
+            None => download_unlisted(source, sibling, observe)?.0,
         });
     }
-    staging.clear(&listing.sha)?;
-    let name = listing.id.rsplit('/').next().unwrap_or(&listing.id);
-    Ok(LockedModel::new(name, &listing.id, &listing.sha, files)?)
+    let name = match listing.id.rsplit('/').next() {
+        Some(EMBEDDED_MODEL) | None => listing.id.replace('/', "-"),
+        Some(name) => name.to_owned(),
+    };
+    Ok(LockedModel::new(&name, &listing.id, &listing.sha, files)?)
 }
 
 fn read_small(

@@ -22,7 +22,7 @@ use half::{bf16, f16};
 use lesion_kernels::Dtype;
 use rayon::prelude::*;
 
-use super::error::WeightsError;
+use crate::weights::WeightsError;
 
 const D: usize = 768;
 const CONTEXT: usize = 1024;
