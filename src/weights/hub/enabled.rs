@@ -33,7 +33,7 @@ const LARGEST_JSON: u64 = 64 << 20;
 
 /// Why the hub may not be asked, if so.
 pub(super) fn unavailable(options: &HubOptions) -> Option<&'static str> {
-    options.offline.then_some("downloading is off (offline)")
+    options.offline.then_some("downloading is off")
 }
 
 /// Downloads, verifies and links the files of `model` that the cache lacks.
