@@ -23,11 +23,13 @@ struct BenchRecord<'a> {
 }
 
 pub(crate) fn run(args: &Bench) -> Result<Exit> {
+    let engine = resolve::engine(&args.engine)?;
+    let expression = args.plan.as_deref().map(resolve::parse).transpose()?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
     let config = model.config();
-    let plan = match &args.plan {
-        Some(text) => resolve::plan(text, &resolve::shape(config))?,
+    let plan = match &expression {
+        Some(expression) => resolve::plan(expression, &model.plan_shape())?,
         None => Plan::intact(config.n_layer),
     };
     let shape = Shape {
@@ -36,7 +38,7 @@ pub(crate) fn run(args: &Bench) -> Result<Exit> {
         decode_tokens: args.decode.map_or(DECODE.min(config.n_positions / 4), |tokens| tokens as usize),
         repeats: args.repeats as usize,
     };
-    let mut session = resolve::session(&model, &args.engine)?;
+    let mut session = resolve::session(&model, engine)?;
     let report = bench::run(&mut session, &plan, shape, &mut |_| match signals::interrupted() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
