@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod forward;
 pub mod measure;
 pub mod model;

@@ -87,6 +87,11 @@ impl Team {
         self.scratch.bytes()
     }
 
+    /// The threads, for work that is no kernel.
+    pub(crate) fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
     /// Puts the team to work: `work` runs on one of its threads and calls kernels, which share all of them.
     ///
     /// Entering costs some microseconds, a kernel inside about one: enter once per forward pass.

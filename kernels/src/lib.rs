@@ -17,6 +17,7 @@ mod kernels;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
+mod peak;
 mod pool;
 mod portable;
 pub mod reference;

@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),
+    Bench(Bench),
     Doctor(Doctor),
     Verify(Verify),
     /// Print a completion script for a shell
@@ -266,6 +267,42 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Measure speed: tokens per second, beside what this machine could do at most
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Prefill runs every sequence up to the logits of its last token, loss scores every token, decode goes on token by token.
+FLOP are the multiply-adds of the matrix products; bytes are weights, keys and values, each from memory once a pass. The
+peaks are measured here and now, between the rounds: FMAs on registers, and a streaming read.
+
+Examples:
+  lesion bench
+  lesion bench --plan 0..6 --prompt-tokens 16 --decode 64
+  lesion bench --model gpt2 --prompt-tokens 1024 --decode 0 --repeats 11
+  lesion bench --batch 8 --prompt-tokens 128 --json")]
+pub(crate) struct Bench {
+    /// The plan to run (see `lesion plan --help`) [default: the intact model]
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) plan: Option<String>,
+    /// Tokens of each prompt [default: half the context]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) prompt_tokens: Option<u32>,
+    /// Tokens to decode behind one prompt; 0 leaves decoding out [default: 32, a quarter of the context at most]
+    #[arg(long, value_name = "N")]
+    pub(crate) decode: Option<u32>,
+    /// Prompts that run together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = positive())]
+    pub(crate) batch: u32,
+    /// Rounds
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = positive())]
+    pub(crate) repeats: u32,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Show what this machine offers: instruction sets, threads, cache, CUDA

@@ -2,6 +2,7 @@
 //! results go to stdout through `output`, everything for people's eyes to stderr.
 
 mod args;
+mod bench;
 mod chat;
 mod complete;
 mod doctor;
@@ -48,6 +49,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Completions { shell } => {

@@ -35,6 +35,7 @@ fn the_examples_of_every_help_page_run() {
         "loss",
         "chat",
         "plan",
+        "bench",
         "doctor",
         "verify",
         "models list",
