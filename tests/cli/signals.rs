@@ -41,8 +41,10 @@ fn a_mapped_file_that_shrinks_ends_with_its_name_and_3() {
     assert_eq!(say(&mut stdin, &mut stdout), "");
     let ended = ended(child.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains(weights.to_str().unwrap()) && ended.stderr.contains("truncated"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("--no-mmap"));
+    // A page that is gone is met first, or, if the first answer was just being concluded, the file's new size.
+    let truncated = ended.stderr.contains("truncated") && ended.stderr.contains("--no-mmap");
+    let changed = ended.stderr.contains("changed while in use");
+    assert!(ended.stderr.contains(weights.to_str().unwrap()) && (truncated || changed), "{}", ended.stderr);
 }
 
 #[test]
