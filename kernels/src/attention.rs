@@ -10,18 +10,21 @@
 
 use crate::Isa;
 use crate::gemm::SharedOut;
+use crate::gemm::arithmetic::F32;
+use crate::gemm::pack::pack_a_panel;
 use crate::pool::Leader;
 use crate::scratch::{Buffer, Scratch};
 use crate::simd::{Simd, SimdOp, dispatch};
+use std::ops::Range;
 
 /// Tokens per tile of a [`KvStore`].
 pub const TILE: usize = 16;
 
-/// Keys between two updates of the running maximum: four tiles. Part of the order of sums.
-const GROUP: usize = 64;
+/// Keys between two updates of the running maximum: eight tiles. Part of the order of sums.
+const GROUP: usize = 128;
 
-/// Rows computed side by side.
-const ROWS: usize = 6;
+/// Rows computed side by side at most: those of the widest register tile.
+const ROWS: usize = 12;
 
 /// Rows of one task: enough tasks for many cores, few enough to keep a head's keys in cache.
 const TASK_ROWS: usize = 96;
@@ -109,24 +112,21 @@ pub(crate) fn attention(
     store: &mut KvStore,
     z: &mut [f32],
 ) {
+    let Scratch { span_tasks: first_task, threads, .. } = scratch;
     let (keys, values) = (SharedOut::new(&mut store.keys), SharedOut::new(&mut store.values));
     let rows: usize = spans.iter().map(|span| span.rows).sum();
-    leader.share(20 * rows * shape.width(), spans.len(), |i| remember(shape, qkv, &spans[i], keys, values));
+    let tasks = number(spans, |span| (span.past % TILE + span.rows).div_ceil(TILE), first_task);
+    leader.share(6 * rows * shape.width(), tasks, |task| {
+        let (span, tile) = place(first_task, task);
+        dispatch(isa, Remember { shape, qkv, span: spans[span], tile, keys, values });
+    });
 
-    // Tasks of span i are numbered from first_task[i]: (block of rows, head).
-    let Scratch { span_tasks: first_task, threads, .. } = scratch;
-    first_task.clear();
-    let (mut tasks, mut work) = (0, 0);
-    for span in spans {
-        first_task.push(tasks);
-        tasks += span.rows.div_ceil(TASK_ROWS) * shape.heads;
-        work += 2 * span.rows * (span.past + span.rows) * shape.width();
-    }
+    // A task is a head over a block of rows.
+    let tasks = number(spans, |span| span.rows.div_ceil(TASK_ROWS) * shape.heads, first_task);
+    let work = spans.iter().map(|span| 2 * span.rows * (span.past + span.rows) * shape.width()).sum();
     let (keys, values, z) = (&store.keys[..], &store.values[..], SharedOut::new(z));
-    let first_task = &first_task[..];
     leader.share(work, tasks, |task| {
-        let i = first_task.partition_point(|&first| first <= task) - 1;
-        let within = task - first_task[i];
+        let (i, within) = place(first_task, task);
         let mut own = threads.own();
         let own = &mut *own;
         dispatch(
@@ -148,21 +148,71 @@ pub(crate) fn attention(
     });
 }
 
-/// Stores the keys and values of a span's new rows.
-fn remember(shape: HeadShape, qkv: &[f32], span: &KvSpan, keys: SharedOut<f32>, values: SharedOut<f32>) {
-    let (width, dim) = (shape.width(), shape.head_dim);
-    for row in 0..span.rows {
-        let token = span.slot + span.past + row;
-        let lane = token % TILE;
-        let source = &qkv[(span.first_row + row) * 3 * width + width..][..2 * width];
-        let (k, v) = source.split_at(width);
+/// Numbers the tasks of all spans, the first of each into `first_task`; returns how many there are.
+fn number(spans: &[KvSpan], tasks_of: impl Fn(&KvSpan) -> usize, first_task: &mut Vec<usize>) -> usize {
+    first_task.clear();
+    spans.iter().fold(0, |tasks, span| {
+        first_task.push(tasks);
+        tasks + tasks_of(span)
+    })
+}
+
+/// The span of a task, and its number there.
+fn place(first_task: &[usize], task: usize) -> (usize, usize) {
+    let span = first_task.partition_point(|&first| first <= task) - 1;
+    (span, task - first_task[span])
+}
+
+/// Stores the keys and values of those of a span's new rows that belong to one tile.
+struct Remember<'a> {
+    shape: HeadShape,
+    qkv: &'a [f32],
+    span: KvSpan,
+    /// Counted from the tile of the span's first new token.
+    tile: usize,
+    keys: SharedOut<f32>,
+    values: SharedOut<f32>,
+}
+
+impl SimdOp for Remember<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Remember { shape, span, .. } = self;
+        let (width, dim) = (shape.width(), shape.head_dim);
+        let first = (span.past / TILE + self.tile) * TILE;
+        let tokens = span.past.max(first)..(span.past + span.rows).min(first + TILE);
+        let row = |token: usize| &self.qkv[(span.first_row + token - span.past) * 3 * width + width..][..2 * width];
         for head in 0..shape.heads {
-            let tile = shape.tile(token, head);
-            for d in 0..dim {
-                // SAFETY: slots of different spans are disjoint and inside the store (`Kernels::attention` checked).
-                unsafe {
-                    *keys.at(tile + d * TILE + lane) = k[head * dim + d];
-                    *values.at(tile + lane * dim + d) = v[head * dim + d];
+            let tile = shape.tile(span.slot + first, head);
+            for token in tokens.clone() {
+                let value = &row(token)[width + head * dim..][..dim];
+                // SAFETY: slots of different spans, and tiles of one span, are disjoint; they are inside the store
+                // (`Kernels::attention` checked).
+                let to = unsafe { std::slice::from_raw_parts_mut(self.values.at(tile + (token - first) * dim), dim) };
+                to.copy_from_slice(value);
+            }
+            let squares = if tokens.len() == TILE { dim / S::LANES * S::LANES } else { 0 };
+            for (d, lane) in (0..squares).step_by(S::LANES).flat_map(|d| [(d, 0), (d, 8)]) {
+                if lane % S::LANES != 0 {
+                    continue;
+                }
+                let mut square = [s.splat(0.0); 16];
+                let square = &mut square[..S::LANES];
+                for (i, v) in square.iter_mut().enumerate() {
+                    // SAFETY: `d + LANES ≤ dim`.
+                    *v = unsafe { s.load(row(first + lane + i)[head * dim + d..].as_ptr()) };
+                }
+                s.transpose(square);
+                for (i, &v) in square.iter().enumerate() {
+                    // SAFETY: a vector of line `d + i` of this tile, as above.
+                    unsafe { s.store(self.keys.at(tile + (d + i) * TILE + lane), v) };
+                }
+            }
+            for token in tokens.clone() {
+                for (d, &k) in row(token)[head * dim..][..dim].iter().enumerate().skip(squares) {
+                    // SAFETY: as above.
+                    unsafe { *self.keys.at(tile + d * TILE + token - first) = k };
                 }
             }
         }
@@ -190,78 +240,94 @@ impl SimdOp for HeadOp<'_> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let dim = self.shape.head_dim;
-        let scores = self.scores.at_least(ROWS * GROUP);
+        let (scores, queries) = self.scores.at_least(ROWS * (GROUP + dim)).split_at_mut(ROWS * GROUP);
         // Rows of the running output are padded, so that vectors may pass their end.
-        let padded = dim.next_multiple_of(16);
+        let padded = dim.next_multiple_of(2 * TILE);
         let outputs = self.outputs.at_least(ROWS * padded);
         let last = self.span.rows.min(self.first + TASK_ROWS);
-        for first in (self.first..last).step_by(ROWS) {
-            let rows = ROWS.min(last - first);
+        let mut first = self.first;
+        while first < last {
+            let from = &self.qkv[(self.span.first_row + first) * 3 * self.shape.width() + self.head * dim..];
             let block = RowBlock {
                 shape: self.shape,
                 scale: self.scale,
-                queries: &self.qkv[(self.span.first_row + first) * 3 * self.shape.width() + self.head * dim..],
                 keys: self.keys,
                 values: self.values,
                 slot: self.span.slot,
                 head: self.head,
-                rows,
                 limit: self.span.past + first + 1,
                 padded,
             };
-            match rows {
-                1 => block.attend::<S, 1>(s, scores, outputs),
-                2 => block.attend::<S, 2>(s, scores, outputs),
-                3 => block.attend::<S, 3>(s, scores, outputs),
-                4 => block.attend::<S, 4>(s, scores, outputs),
-                5 => block.attend::<S, 5>(s, scores, outputs),
-                _ => block.attend::<S, 6>(s, scores, outputs),
-            }
+            // As many as the registers take; what is left over in few sizes.
+            let rows = match S::MR.min(last - first) {
+                12.. => block.attend::<S, 12>(s, from, queries, scores, outputs),
+                6.. => block.attend::<S, 6>(s, from, queries, scores, outputs),
+                4.. => block.attend::<S, 4>(s, from, queries, scores, outputs),
+                2.. => block.attend::<S, 2>(s, from, queries, scores, outputs),
+                _ => block.attend::<S, 1>(s, from, queries, scores, outputs),
+            };
             for (row, output) in outputs.chunks_exact(padded).enumerate().take(rows) {
                 let at = (self.span.first_row + first + row) * self.shape.width() + self.head * dim;
-                for (d, &x) in output[..dim].iter().enumerate() {
-                    // SAFETY: this task alone writes this head of these rows.
-                    unsafe { *self.z.at(at + d) = x };
-                }
+                // SAFETY: this task alone writes this head of these rows.
+                unsafe { std::slice::from_raw_parts_mut(self.z.at(at), dim) }.copy_from_slice(&output[..dim]);
             }
+            first += rows;
         }
     }
 }
 
-/// Up to [`ROWS`] consecutive rows of one head.
+/// Consecutive rows of one head.
 struct RowBlock<'a> {
     shape: HeadShape,
     scale: f32,
-    /// The first row's query; rows are `3 · width` apart.
-    queries: &'a [f32],
     keys: &'a [f32],
     values: &'a [f32],
     slot: usize,
     head: usize,
-    rows: usize,
     /// Keys the first row sees; each further row sees one more.
     limit: usize,
     padded: usize,
 }
 
 impl RowBlock<'_> {
+    /// `R` rows, whose queries lie `3 · width` apart in `from`; their outputs are left in `outputs`. Returns `R`.
     #[inline(always)]
-    fn attend<S: Simd, const R: usize>(&self, s: S, scores: &mut [f32], outputs: &mut [f32]) {
-        debug_assert_eq!(R, self.rows);
+    fn attend<S: Simd, const R: usize>(
+        &self,
+        s: S,
+        from: &[f32],
+        queries: &mut [f32],
+        scores: &mut [f32],
+        outputs: &mut [f32],
+    ) -> usize {
+        let dim = self.shape.head_dim;
+        let queries = &mut queries[..R * dim];
+        pack_a_panel::<S, F32>(s, from, 3 * self.shape.width(), 0..dim, R, R, queries);
         outputs[..R * self.padded].fill(0.0);
         let mut max = [f32::NEG_INFINITY; R];
-        let mut sum = [0.0; R];
+        let mut sum = [s.splat(0.0); R];
         for start in (0..self.limit + R - 1).step_by(GROUP) {
             let seen: [usize; R] = std::array::from_fn(|r| (self.limit + r).saturating_sub(start).min(GROUP));
-            self.scores::<S, R>(s, start, seen[R - 1], scores);
-            for r in 0..R {
-                if seen[r] == 0 {
-                    continue;
-                }
-                let row = &mut scores[r * GROUP..][..GROUP];
+            self.scores::<S, R>(s, start, seen[R - 1], queries, scores);
+            let mut before = [0.0; 16];
+            let mut shift = [0.0; R];
+            for (r, row) in scores.chunks_exact_mut(GROUP).enumerate().take(R) {
                 row[seen[r]..].fill(f32::NEG_INFINITY);
-                let factor = softmax_step(s, row, self.scale, &mut max[r], &mut sum[r]);
-                scale_row(s, &mut outputs[r * self.padded..][..self.padded], factor);
+                let here = greatest(s, row) * self.scale;
+                let new = if here > max[r] { here } else { max[r] };
+                // While every score is −∞ there is no maximum to subtract; the final 0 / 0 is the NaN of the definition.
+                shift[r] = if new == f32::NEG_INFINITY { 0.0 } else { new };
+                before[r] = max[r] - shift[r];
+                max[r] = new;
+            }
+            let factors = factors(s, before);
+            for (r, row) in scores.chunks_exact_mut(GROUP).enumerate().take(R) {
+                // Most groups leave the maximum as it was.
+                if factors[r] != 1.0 {
+                    scale_row(s, &mut outputs[r * self.padded..][..self.padded], factors[r]);
+                    sum[r] = s.mul(sum[r], s.splat(factors[r]));
+                }
+                sum[r] = s.add(sum[r], weights(s, row, self.scale, shift[r]));
             }
             // Keys that all rows see, side by side; then each row's own last few.
             let common = seen[0];
@@ -271,20 +337,22 @@ impl RowBlock<'_> {
                 self.add_values::<S, 1>(s, start, common..seen[r], scores, outputs);
             }
         }
-        for (r, sum) in sum.iter().enumerate() {
-            for x in &mut outputs[r * self.padded..][..self.padded] {
-                *x /= sum;
+        for (r, &sum) in sum.iter().enumerate() {
+            let sum = s.splat(s.sum(sum));
+            for chunk in outputs[r * self.padded..][..self.padded].chunks_exact_mut(S::LANES) {
+                // SAFETY: exactly LANES elements.
+                unsafe { s.store(chunk.as_mut_ptr(), s.div(s.load(chunk.as_ptr()), sum)) };
             }
         }
+        R
     }
 
-    /// `scores[r][j] = q_r · k_{start + j}`, for whole tiles up to `seen` keys.
+    /// `scores[r][j] = q_r · k_{start + j}`, for whole tiles up to `seen` keys; `queries` is `[dim][R]`.
     #[inline(always)]
-    fn scores<S: Simd, const R: usize>(&self, s: S, start: usize, seen: usize, scores: &mut [f32]) {
+    fn scores<S: Simd, const R: usize>(&self, s: S, start: usize, seen: usize, queries: &[f32], scores: &mut [f32]) {
         let dim = self.shape.head_dim;
-        let stride = 3 * self.shape.width();
-        assert!(self.queries.len() >= (R - 1) * stride + dim && scores.len() >= R * GROUP);
-        // Two tiles at a time with AVX-512: 2 × 6 sums in flight.
+        assert!(queries.len() == R * dim && scores.len() >= R * GROUP);
+        // Two tiles at a time with AVX-512.
         let pair = 2 * TILE / S::LANES;
         for at in (0..seen).step_by(2 * TILE) {
             let tiles = [0, 1].map(|t| {
@@ -297,18 +365,16 @@ impl RowBlock<'_> {
                 let mut acc = [[s.splat(0.0); 2]; R];
                 let column = |v: usize| {
                     let lane = (part + v) * S::LANES;
-                    (tiles[lane / TILE], lane % TILE)
+                    // SAFETY: a lane of a tile that is inside the keys (asserted).
+                    unsafe { self.keys.as_ptr().add(tiles[lane / TILE] + lane % TILE) }
                 };
+                let columns = [column(0), column(1)];
                 for d in 0..dim {
-                    // SAFETY: inside a tile of keys and inside the queries, both asserted above.
+                    // SAFETY: line d of both tiles, and of the queries.
                     unsafe {
-                        let load = |v: usize| {
-                            let (tile, lane) = column(v);
-                            s.load(self.keys.as_ptr().add(tile + d * TILE + lane))
-                        };
-                        let k = [load(0), load(1)];
+                        let k = columns.map(|column| s.load(column.add(d * TILE)));
                         for (r, acc) in acc.iter_mut().enumerate() {
-                            let q = s.splat(*self.queries.get_unchecked(r * stride + d));
+                            let q = s.splat(*queries.get_unchecked(d * R + r));
                             acc[0] = s.fma(q, k[0], acc[0]);
                             acc[1] = s.fma(q, k[1], acc[1]);
                         }
@@ -330,73 +396,97 @@ impl RowBlock<'_> {
         &self,
         s: S,
         start: usize,
-        keys: std::ops::Range<usize>,
+        keys: Range<usize>,
         p: &[f32],
         outputs: &mut [f32],
     ) {
         let dim = self.shape.head_dim;
-        assert!(p.len() >= (R - 1) * GROUP + keys.end && outputs.len() >= (R - 1) * self.padded + dim);
+        assert!(p.len() >= (R - 1) * GROUP + keys.end && outputs.len() >= R * self.padded);
         if keys.is_empty() {
             return;
         }
         let last = self.shape.tile(self.slot + start + keys.end - 1, self.head);
         assert!(last + TILE * dim <= self.values.len());
-        for d in (0..dim).step_by(S::LANES) {
-            let n = S::LANES.min(dim - d);
-            // SAFETY: values of token j at `tile + lane · dim + d`, n of them, inside a tile (asserted); outputs
-            // and p asserted above.
+        for d in (0..dim).step_by(2 * S::LANES) {
+            let left = dim - d;
+            // SAFETY: values of token j at `tile + lane · dim + d`, `left` of them, inside a tile (asserted); outputs, whose
+            // rows are padded to whole pairs of vectors, and p asserted above.
             unsafe {
-                let mut acc = [s.splat(0.0); R];
+                let mut acc = [[s.splat(0.0); 2]; R];
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    *acc = s.load_first(outputs.as_ptr().add(r * self.padded + d), n);
+                    *acc = [0, 1].map(|v| s.load(outputs.as_ptr().add(r * self.padded + d + v * S::LANES)));
                 }
-                for j in keys.clone() {
+                let mut j = keys.start;
+                while j < keys.end {
                     let token = self.slot + start + j;
-                    let from = self.values.as_ptr().add(self.shape.tile(token, self.head) + token % TILE * dim + d);
-                    let v = s.load_first(from, n);
-                    for (r, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.fma(s.splat(*p.get_unchecked(r * GROUP + j)), v, *acc);
+                    let n = (TILE - token % TILE).min(keys.end - j);
+                    let mut from = self.values.as_ptr().add(self.shape.tile(token, self.head) + token % TILE * dim + d);
+                    for j in j..j + n {
+                        let v = if left >= 2 * S::LANES {
+                            [s.load(from), s.load(from.add(S::LANES))]
+                        } else if left > S::LANES {
+                            [s.load(from), s.load_first(from.add(S::LANES), left - S::LANES)]
+                        } else {
+                            [s.load_first(from, left), s.splat(0.0)]
+                        };
+                        for (r, acc) in acc.iter_mut().enumerate() {
+                            let p = s.splat(*p.get_unchecked(r * GROUP + j));
+                            acc[0] = s.fma(p, v[0], acc[0]);
+                            acc[1] = s.fma(p, v[1], acc[1]);
+                        }
+                        from = from.add(dim);
                     }
+                    j += n;
                 }
-                for (r, &acc) in acc.iter().enumerate() {
-                    s.store_first(outputs.as_mut_ptr().add(r * self.padded + d), acc, n);
+                for (r, acc) in acc.iter().enumerate() {
+                    for (v, &acc) in acc.iter().enumerate() {
+                        s.store(outputs.as_mut_ptr().add(r * self.padded + d + v * S::LANES), acc);
+                    }
                 }
             }
         }
     }
 }
 
-/// Turns a group's scores into weights `exp(scale · score − max)` under the new running maximum, updates maximum and sum, and returns
-/// the factor for what was summed under the old one.
+/// The greatest of scores that are not NaN.
 #[inline(always)]
-fn softmax_step<S: Simd>(s: S, scores: &mut [f32], scale: f32, max: &mut f32, sum: &mut f32) -> f32 {
-    let scale = s.splat(scale);
-    let mut greatest = s.splat(*max);
-    for chunk in scores.chunks_exact_mut(S::LANES) {
-        // SAFETY: exactly LANES elements.
-        unsafe {
-            let v = s.mul(s.load(chunk.as_ptr()), scale);
-            s.store(chunk.as_mut_ptr(), v);
-            // The accumulator is the second operand: it survives a NaN, which then shows in the weights.
-            greatest = s.max(v, greatest);
+fn greatest<S: Simd>(s: S, scores: &[f32]) -> f32 {
+    let mut all = [s.splat(f32::NEG_INFINITY); 2];
+    for pair in scores.chunks_exact(2 * S::LANES) {
+        for (v, greatest) in all.iter_mut().enumerate() {
+            // SAFETY: exactly two vectors. The accumulator is the second operand: it survives a NaN, which then shows in
+            // the weights.
+            *greatest = s.max(unsafe { s.load(pair.as_ptr().add(v * S::LANES)) }, *greatest);
         }
     }
-    let new = s.max_lane(greatest);
-    // While every score is −∞ there is no maximum to subtract; the final 0 / 0 is the NaN the definition gives.
-    let shift = if new == f32::NEG_INFINITY { 0.0 } else { new };
+    s.max_lane(s.max(all[0], all[1]))
+}
+
+/// `exp` of what each row's maximum grew by, negated.
+#[inline(always)]
+fn factors<S: Simd>(s: S, before: [f32; 16]) -> [f32; 16] {
+    let mut factors = [0.0; 16];
+    for at in (0..16).step_by(S::LANES) {
+        // SAFETY: 16 elements, a multiple of the lanes.
+        unsafe { s.store(factors.as_mut_ptr().add(at), s.exp(s.load(before.as_ptr().add(at)))) };
+    }
+    factors
+}
+
+/// Turns a row's scores into weights `exp(scale · score − shift)`; returns their sums, lane by lane.
+#[inline(always)]
+fn weights<S: Simd>(s: S, scores: &mut [f32], scale: f32, shift: f32) -> S::V {
+    let (scale, shift) = (s.splat(scale), s.splat(-shift));
     let mut total = s.splat(0.0);
     for chunk in scores.chunks_exact_mut(S::LANES) {
         // SAFETY: exactly LANES elements.
         unsafe {
-            let p = s.exp(s.sub(s.load(chunk.as_ptr()), s.splat(shift)));
+            let p = s.exp(s.fma(s.load(chunk.as_ptr()), scale, shift));
             s.store(chunk.as_mut_ptr(), p);
             total = s.add(total, p);
         }
     }
-    let factor = s.to_array(s.exp(s.splat(*max - shift)))[0];
-    *max = new;
-    *sum = *sum * factor + s.sum(total);
-    factor
+    total
 }
 
 #[inline(always)]

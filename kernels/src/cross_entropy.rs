@@ -2,16 +2,20 @@
 //! over tiles of the vocabulary. The logits are never stored.
 
 use crate::gemm::arithmetic::Arithmetic;
-use crate::gemm::packed::{Cut, PackedRows, Strip, pack_rows, register_rows};
-use crate::gemm::{Layout, SharedOut, WeightMatrix};
+use crate::gemm::packed::{Chunk, multiply};
+use crate::gemm::rows::{Cut, PackedRows, pack_rows};
+use crate::gemm::{Layout, NT, SharedOut, WeightMatrix};
 use crate::pool::Leader;
-use crate::scratch::{PerThread, Scratch, ThreadScratch};
+use crate::scratch::{PerThread, Scratch};
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::{Isa, WeightData};
 use std::ops::Range;
 
-/// Vocabulary entries of one tile. Part of the order of sums: never tuned to a machine.
-const TILE: usize = 256;
+/// Vocabulary entries that one running softmax passes over. Part of the order of sums: never tuned to a machine.
+const GROUP: usize = 8 * NT;
+
+/// Rows merged by one task.
+const MERGED_ROWS: usize = 64;
 
 /// What one row's distribution over the vocabulary says of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -33,7 +37,7 @@ impl RowScore {
     }
 }
 
-/// One row over one tile of the vocabulary.
+/// One row over one group of the vocabulary.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Partial {
     /// Greatest logit.
@@ -56,38 +60,47 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     targets: &[u32],
     out: &mut [RowScore],
 ) {
-    let tiles = b.n.div_ceil(TILE);
+    let groups = b.n.div_ceil(GROUP);
     let rows = targets.len();
     let Scratch { rows: packed, partials, threads, .. } = scratch;
     let a = pack_rows::<A>(isa, leader, x, b.k, packed);
     target_logits(isa, leader, threads, a, &b, targets, out);
-    partials.resize(rows * tiles, Partial::default());
-    let cut = Cut::new(rows, b.n, register_rows(isa), TILE, threads.len());
+    partials.resize(rows * groups, Partial::default());
+    let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
     let written = SharedOut::new(partials);
     let scores = &*out;
     leader.share(rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
+        let group = columns.start / GROUP;
         let mut own = threads.own();
-        let ThreadScratch { packed: packed_b, sums, .. } = &mut *own;
-        let tile = columns.start / TILE;
-        let strip = Strip { a, b: &b, rows: rows.clone(), columns: columns.clone(), packed_b, sums };
-        let width = dispatch(isa, strip);
-        let logits = &mut sums.at_least(rows.len() * width)[..rows.len() * width];
-        dispatch(isa, Tile { logits, width, columns: columns.len(), rows, tile, tiles, scores, partials: written });
+        let mut running = std::mem::take(&mut own.gathered);
+        multiply(isa, a, &b, rows.clone(), columns.clone(), &mut own, |chunk| {
+            let state = running.at_least(rows.len() * STATE);
+            let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
+            let begins = chunk.columns.start == columns.start;
+            dispatch(isa, Scored { chunk, begins, scores, state });
+        });
+        let state = &running.as_slice()[..rows.len() * STATE];
+        dispatch(isa, Concluded { rows, group, groups, state, partials: written });
+        own.gathered = running;
     });
-    for (out, partials) in out.iter_mut().zip(partials.chunks_exact(tiles)) {
-        merge(partials, out);
-    }
+    let (partials, out) = (&partials[..], SharedOut::new(out));
+    leader.share(200 * partials.len(), rows.div_ceil(MERGED_ROWS), |task| {
+        for row in task * MERGED_ROWS..rows.min((task + 1) * MERGED_ROWS) {
+            // SAFETY: each task has rows of its own.
+            merge(&partials[row * groups..][..groups], unsafe { &mut *out.at(row) });
+        }
+    });
 }
 
-/// Merges a row's tiles, in their order, in f64.
+/// Merges a row's groups, in their order, in f64.
 fn merge(partials: &[Partial], out: &mut RowScore) {
     // A NaN shows in the sums; here it only must not hide the finite maxima.
     let max = partials.iter().fold(f32::NEG_INFINITY, |m, p| if p.max > m { p.max } else { m });
     let (mut sum, mut weighted, mut rank) = (0.0, 0.0, 0);
     for p in partials {
         rank += p.greater;
-        // An all −∞ tile has sum 0; where every tile is, the log-sum-exp is ln 0 and the entropy 0 / 0.
+        // An all −∞ group has sum 0; where every group is, the log-sum-exp is ln 0 and the entropy 0 / 0.
         let shift = if p.max == max { 0.0 } else { f64::from(p.max) - f64::from(max) };
         let factor = shift.exp();
         sum += factor * f64::from(p.sum);
@@ -100,65 +113,126 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     out.rank = rank;
 }
 
-/// The logits of rows over one tile of the vocabulary.
-struct Tile<'a> {
-    /// `[rows, width]`, of which the first `columns` are the tile.
-    logits: &'a mut [f32],
-    width: usize,
-    columns: usize,
-    rows: Range<usize>,
-    tile: usize,
-    tiles: usize,
+/// A row's running state: three vectors of 16 lanes at most (greatest logits, sums, weighted sums) and, in a line of its
+/// own, a count.
+const STATE: usize = 4 * 16;
+
+/// `−x` at which `eˣ` is 0 in f32: bounds `d` in `eᵈ · d`, which keeps 0 · −∞ out and changes nothing else.
+const VANISHED: f32 = -200.0;
+
+/// Takes a chunk of logits into the running state of its rows. Every lane runs a softmax of its own over the logits it
+/// meets (Milakov & Gimelshein 2018).
+struct Scored<'a> {
+    chunk: Chunk<'a>,
+    /// Whether these are the first of their group.
+    begins: bool,
     scores: &'a [RowScore],
-    partials: SharedOut<Partial>,
+    /// `[rows][STATE]`
+    state: &'a mut [f32],
 }
 
-impl SimdOp for Tile<'_> {
+impl SimdOp for Scored<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        for (row, logits) in self.rows.zip(self.logits.chunks_exact_mut(self.width)) {
+        let Scored { chunk: Chunk { rows, columns, sums }, begins, scores, state } = self;
+        for ((row, logits), state) in rows.zip(sums.chunks_exact_mut(NT)).zip(state.chunks_exact_mut(STATE)) {
             // Columns behind the vocabulary's end weigh nothing.
-            logits[self.columns..].fill(f32::NEG_INFINITY);
-            let partial = partial_of(s, logits, self.scores[row].target_logit);
-            // SAFETY: this task alone writes its rows of its tile.
-            unsafe { *self.partials.at(row * self.tiles + self.tile) = partial };
+            logits[columns.len()..].fill(f32::NEG_INFINITY);
+            // SAFETY: a row's state holds three vectors of any instruction set.
+            let [max, sum, weighted] = unsafe { [0, 16, 32].map(|at| s.load(state.as_ptr().add(at))) };
+            let mut running = if begins { Running::new(s) } else { Running { max, sum, weighted } };
+            let greater = running.take(s, logits, scores[row].target_logit);
+            let before = if begins { 0.0 } else { state[48] };
+            // SAFETY: as above.
+            unsafe {
+                s.store(state.as_mut_ptr(), running.max);
+                s.store(state.as_mut_ptr().add(16), running.sum);
+                s.store(state.as_mut_ptr().add(32), running.weighted);
+            }
+            // Counts of one group are small integers: exact.
+            state[48] = before + greater as f32;
         }
     }
 }
 
-/// One row over one tile; the number of logits is a multiple of the lanes.
-#[inline(always)]
-fn partial_of<S: Simd>(s: S, logits: &[f32], target: f32) -> Partial {
-    let vectors = || {
-        logits.chunks_exact(S::LANES).map(|c| {
-            // SAFETY: a chunk has exactly LANES elements.
-            unsafe { s.load(c.as_ptr()) }
-        })
-    };
-    let mut greatest = s.splat(f32::NEG_INFINITY);
-    let mut greater = 0;
-    let target = s.splat(target);
-    for v in vectors() {
-        // The accumulator is the second operand: it survives a NaN.
-        greatest = s.max(v, greatest);
-        greater += s.count_greater(v, target);
+/// Running softmaxes, one a lane.
+struct Running<S: Simd> {
+    max: S::V,
+    sum: S::V,
+    weighted: S::V,
+}
+
+impl<S: Simd> Running<S> {
+    #[inline(always)]
+    fn new(s: S) -> Self {
+        Running { max: s.splat(f32::NEG_INFINITY), sum: s.splat(0.0), weighted: s.splat(0.0) }
     }
-    let max = s.max_lane(greatest);
-    let shift = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
-    let (mut sum, mut weighted) = (s.splat(0.0), s.splat(0.0));
-    for v in vectors() {
-        let d = s.sub(v, shift);
-        let p = s.exp(d);
-        sum = s.add(sum, p);
-        // exp(−200) is 0 in f32: the bound keeps 0 · −∞ out and changes nothing else.
-        weighted = s.fma(p, s.max(s.splat(-200.0), d), weighted);
+
+    /// Takes in logits, whole vectors of them; returns how many are strictly greater than the target's.
+    #[inline(always)]
+    fn take(&mut self, s: S, logits: &[f32], target: f32) -> u32 {
+        let vectors = || {
+            logits.chunks_exact(S::LANES).map(|c| {
+                // SAFETY: a chunk has exactly LANES elements.
+                unsafe { s.load(c.as_ptr()) }
+            })
+        };
+        let (target, vanished) = (s.splat(target), s.splat(VANISHED));
+        let (mut max, mut greater) = (self.max, 0);
+        for v in vectors() {
+            // The accumulator is the second operand: it survives a NaN.
+            max = s.max(v, max);
+            greater += s.count_greater(v, target);
+        }
+        // While a lane has met −∞ alone there is no maximum to subtract.
+        let shift = s.max(max, s.splat(f32::MIN));
+        let change = s.sub(self.max, shift);
+        let factor = s.exp(change);
+        let mut weighted = s.mul(factor, s.fma(s.max(vanished, change), self.sum, self.weighted));
+        let mut sum = s.mul(factor, self.sum);
+        for v in vectors() {
+            let d = s.sub(v, shift);
+            let p = s.exp(d);
+            sum = s.add(sum, p);
+            weighted = s.fma(p, s.max(vanished, d), weighted);
+        }
+        *self = Running { max, sum, weighted };
+        greater
     }
-    Partial { max, sum: s.sum(sum), weighted: s.sum(weighted), greater }
+}
+
+/// Merges the lanes of finished groups.
+struct Concluded<'a> {
+    rows: Range<usize>,
+    group: usize,
+    groups: usize,
+    state: &'a [f32],
+    partials: SharedOut<Partial>,
+}
+
+impl SimdOp for Concluded<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for (row, state) in self.rows.zip(self.state.chunks_exact(STATE)) {
+            // SAFETY: a row's state holds three vectors of any instruction set.
+            let [lanes, sum, weighted] = unsafe { [0, 16, 32].map(|at| s.load(state.as_ptr().add(at))) };
+            let max = s.max_lane(lanes);
+            let shift = s.splat(if max == f32::NEG_INFINITY { 0.0 } else { max });
+            let change = s.sub(lanes, shift);
+            let factor = s.exp(change);
+            let weighted = s.mul(factor, s.fma(s.max(s.splat(VANISHED), change), sum, weighted));
+            let partial =
+                Partial { max, sum: s.sum(s.mul(factor, sum)), weighted: s.sum(weighted), greater: state[48] as u32 };
+            // SAFETY: this task alone writes its rows of its group.
+            unsafe { *self.partials.at(row * self.groups + self.group) = partial };
+        }
+    }
 }
 
 /// The targets' logits: the diagonal of the rows' product with their own targets' weights, so that they have the bits
-/// the full product would give. A task has as many rows as the register tile.
+/// the full product would give. A task has a panel of rows.
 fn target_logits<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
@@ -169,24 +243,24 @@ fn target_logits<A: Arithmetic>(
     out: &mut [RowScore],
 ) {
     let (rows, k) = (targets.len(), b.k);
-    let mr = register_rows(isa);
+    let panel = a.panel;
     let out = SharedOut::new(out);
-    leader.share(rows * mr * k, rows.div_ceil(mr), |task| {
-        let rows = task * mr..rows.min((task + 1) * mr);
+    leader.share(rows * panel * k, rows.div_ceil(panel), |task| {
+        let rows = task * panel..rows.min((task + 1) * panel);
         let mut own = threads.own();
-        let ThreadScratch { packed, sums, gathered } = &mut *own;
+        let mut gathered = std::mem::take(&mut own.gathered);
         let weights = &mut gathered.at_least(rows.len() * k)[..rows.len() * k];
         for (&target, weights) in targets[rows.clone()].iter().zip(weights.chunks_exact_mut(k)) {
             output_weights(b, target as usize, weights);
         }
         let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
-        // SAFETY: each task has rows of its own.
-        let out = unsafe { std::slice::from_raw_parts_mut(out.at(rows.start), rows.len()) };
-        let columns = 0..rows.len();
-        let width = dispatch(isa, Strip { a, b: &weights, rows, columns, packed_b: packed, sums });
-        for (i, out) in out.iter_mut().enumerate() {
-            out.target_logit = sums.as_slice()[i * width + i];
-        }
+        multiply(isa, a, &weights, rows.clone(), 0..rows.len(), &mut own, |chunk| {
+            for (i, row) in chunk.rows.enumerate() {
+                // SAFETY: each task has rows of its own.
+                unsafe { (*out.at(row)).target_logit = chunk.sums[i * NT + i] };
+            }
+        });
+        own.gathered = gathered;
     });
 }
 

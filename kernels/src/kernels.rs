@@ -2,7 +2,7 @@
 //! kernels trust them.
 
 use crate::attention::{self, HeadShape, KvSpan, KvStore, TILE};
-use crate::gemm::arithmetic::{Arithmetic, Bf16, F32, Precision};
+use crate::gemm::arithmetic::{Bf16, F32, Precision};
 use crate::gemm::{self, Epilogue, WeightMatrix};
 use crate::pool::{Leader, Pool};
 use crate::scratch::Scratch;
@@ -138,17 +138,12 @@ impl Kernels<'_, '_> {
         if rows == 0 || b.n == 0 {
             return;
         }
+        let Kernels { isa, leader, scratch, .. } = self;
         match self.precision {
-            Precision::F32 => self.gemm_in::<F32>(a, b, epilogue, out),
-            Precision::Bf16 => self.gemm_in::<Bf16>(a, b, epilogue, out),
-        }
-    }
-
-    fn gemm_in<A: Arithmetic>(&mut self, a: &[f32], b: WeightMatrix<'_>, e: Epilogue<'_>, out: &mut [f32]) {
-        if gemm::direct::fits(a.len() / b.k, &b) {
-            gemm::direct::gemm::<A>(self.isa, self.leader, self.scratch, a, b, e, out);
-        } else {
-            gemm::packed::gemm::<A>(self.isa, self.leader, self.scratch, a, b, e, out);
+            Precision::F32 if rows == 1 => gemm::row::gemm::<F32>(*isa, leader, scratch, a, b, epilogue, out),
+            Precision::Bf16 if rows == 1 => gemm::row::gemm::<Bf16>(*isa, leader, scratch, a, b, epilogue, out),
+            Precision::F32 => gemm::packed::gemm::<F32>(*isa, leader, scratch, a, b, epilogue, out),
+            Precision::Bf16 => gemm::packed::gemm::<Bf16>(*isa, leader, scratch, a, b, epilogue, out),
         }
     }
 

@@ -68,7 +68,9 @@ impl PerThread {
 pub(crate) struct Scratch {
     /// Packed rows of a.
     pub(crate) rows: Buffer,
-    /// Per (row, vocabulary tile) partial results of the cross-entropy.
+    /// Sums of the blocks of k that wait to be added up.
+    pub(crate) partial_sums: Buffer,
+    /// Per (row, vocabulary group) partial results of the cross-entropy.
     pub(crate) partials: Vec<crate::cross_entropy::Partial>,
     /// First task of each span, in attention.
     pub(crate) span_tasks: Vec<usize>,
@@ -79,6 +81,7 @@ impl Scratch {
     pub(crate) fn new(threads: usize) -> Scratch {
         Scratch {
             rows: Buffer::default(),
+            partial_sums: Buffer::default(),
             partials: Vec::new(),
             span_tasks: Vec::new(),
             threads: PerThread((0..threads).map(|_| Mutex::default()).collect()),
@@ -91,6 +94,8 @@ impl Scratch {
             .map(|t| t.lock().unwrap_or_else(PoisonError::into_inner))
             .map(|t| t.packed.bytes() + t.sums.bytes() + t.gathered.bytes())
             .sum();
-        own + self.rows.bytes() + self.partials.capacity() * size_of::<crate::cross_entropy::Partial>()
+        own + self.rows.bytes()
+            + self.partial_sums.bytes()
+            + self.partials.capacity() * size_of::<crate::cross_entropy::Partial>()
     }
 }

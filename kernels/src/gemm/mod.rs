@@ -7,20 +7,21 @@
 //! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads, nor on the dtype
 //! or layout of equal weights. AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
 //!
-//! **Paths.**
-//! - *Packed* ([`packed`]): `a` is packed once into panels of `MR` rows; a task takes a strip of [`NT`] columns and a
-//!   range of rows, packs the strip's `KC × NT` blocks of b (128 KiB, half of a small L2), and runs register tiles over
-//!   them. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while the panels of a stream past.
-//! - *Direct* ([`direct`]): few rows, b `[k, n]`: b is read once, straight from the file, without packing.
+//! **Loops.** `a` is packed once into panels of at most `MR` rows ([`rows`]). A task takes a strip of [`NT`] columns and
+//! a range of rows ([`packed`]): it packs a piece of the strip, which stays in L2 (or, with few rows, in L1), and runs
+//! register tiles over it. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past.
+//! Finished sums get their epilogue while they are still in cache. A single row has loops of its own ([`row`]).
 
 pub(crate) mod arithmetic;
-pub(crate) mod direct;
 pub(crate) mod pack;
 pub(crate) mod packed;
+pub(crate) mod row;
+pub(crate) mod rows;
 pub(crate) mod tile;
 
 use crate::WeightData;
 use crate::simd::Simd;
+use std::ops::Range;
 pub(crate) use tile::PackedTile;
 
 /// Consecutive k that are summed from zero before they join the total. Part of the order of sums: never tuned to a
@@ -29,6 +30,12 @@ pub(crate) const KC: usize = 256;
 
 /// Columns of one task's strip.
 pub(crate) const NT: usize = 128;
+
+/// The blocks of k, in order.
+#[inline(always)]
+pub(crate) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
+}
 
 /// How a weight matrix of `k` inputs and `n` outputs lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

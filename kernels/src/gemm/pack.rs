@@ -7,8 +7,22 @@ use crate::WeightData;
 use crate::simd::Simd;
 use std::ops::Range;
 
-/// Packs `rows ≤ MR` rows of a (row-major, `stride` apart), columns `k`, into one panel `[units][MR]`; missing rows are
-/// zero.
+/// Bytes that come from memory at a time.
+const CACHE_LINE: usize = 64;
+
+/// Elements of a row of a that are fetched ahead of use.
+const PANEL_AHEAD: usize = 128;
+
+/// What is fetched while b is packed: the elements `k` further on, and behind the last k those of `columns` further
+/// columns, or nothing if that is 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    pub(crate) k: usize,
+    pub(crate) columns: usize,
+}
+
+/// Packs `rows ≤ width` rows of a (row-major, `stride` apart), columns `k`, into one panel `[units][width]`; missing rows
+/// are zero.
 #[inline(always)]
 pub(crate) fn pack_a_panel<S: Simd, A: Arithmetic>(
     s: S,
@@ -16,10 +30,11 @@ pub(crate) fn pack_a_panel<S: Simd, A: Arithmetic>(
     stride: usize,
     k: Range<usize>,
     rows: usize,
+    width: usize,
     panel: &mut [f32],
 ) {
     let units = A::units(k.len());
-    assert!(rows <= S::MR && panel.len() == units * S::MR);
+    assert!(rows <= width && width <= S::MR && panel.len() == units * width);
     if rows == 0 || k.is_empty() {
         return;
     }
@@ -28,13 +43,19 @@ pub(crate) fn pack_a_panel<S: Simd, A: Arithmetic>(
     for done in (0..units).step_by(S::LANES) {
         let from = k.start + done * A::UNIT;
         let to = k.end.min(from + S::LANES * A::UNIT);
+        if width == 1 {
+            // SAFETY: at most the `units - done` elements that are left of the panel.
+            unsafe { s.store_first(panel.as_mut_ptr().add(done), A::along_k(s, &a[from..to]), units - done) };
+            continue;
+        }
         for (i, v) in square.iter_mut().enumerate() {
             *v = if i < rows { A::along_k(s, &a[i * stride + from..i * stride + to]) } else { s.splat(0.0) };
+            s.prefetch(a.as_ptr().wrapping_add(i * stride + from + PANEL_AHEAD).cast());
         }
         s.transpose(square);
         for (i, &v) in square.iter().enumerate().take(units - done) {
-            // SAFETY: `(done + i) · MR + MR ≤ panel.len()`.
-            unsafe { s.store_first(panel.as_mut_ptr().add((done + i) * S::MR), v, S::MR) };
+            // SAFETY: `(done + i) · width + width ≤ panel.len()`.
+            unsafe { s.store_first(panel.as_mut_ptr().add((done + i) * width), v, width) };
         }
     }
 }
@@ -49,18 +70,19 @@ pub(crate) fn pack_b<S: Simd, A: Arithmetic>(
     b: &WeightMatrix<'_>,
     k: Range<usize>,
     columns: Range<usize>,
+    ahead: Ahead,
     out: &mut [f32],
 ) {
     let nr = S::NV * S::LANES;
     assert!(k.end <= b.k && columns.end <= b.n && b.data.len() == b.k * b.n);
     assert!(out.len() >= columns.len().next_multiple_of(nr) * A::units(k.len()));
     match (b.data, b.layout) {
-        (WeightData::F32(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, out),
-        (WeightData::F16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, out),
-        (WeightData::Bf16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, out),
-        (WeightData::F32(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, out),
-        (WeightData::F16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, out),
-        (WeightData::Bf16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, out),
+        (WeightData::F32(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
+        (WeightData::F16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
+        (WeightData::Bf16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
+        (WeightData::F32(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
+        (WeightData::F16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
+        (WeightData::Bf16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
     }
 }
 
@@ -71,19 +93,43 @@ fn pack_in_out<S: Simd, A: Arithmetic, E: Element>(
     stride: usize,
     k: Range<usize>,
     columns: Range<usize>,
+    ahead: Ahead,
     out: &mut [f32],
 ) {
     let nr = S::NV * S::LANES;
-    let units = A::units(k.len());
+    let (units, total) = (A::units(k.len()), b.len() / stride);
+    let whole = columns.len() / nr * nr;
     for unit in 0..units {
         let row = k.start + unit * A::UNIT;
         let line = |row: usize| &b[row * stride + columns.start..row * stride + columns.end];
-        let (row, next) = (line(row), (A::UNIT > 1 && row + 1 < k.end).then(|| line(row + 1)));
-        for column in (0..columns.len().next_multiple_of(nr)).step_by(S::LANES) {
-            let from = |line: &'_ [E]| -> Range<usize> { column.min(line.len())..line.len().min(column + S::LANES) };
-            let v = A::across_k(s, &row[from(row)], next.map(|next| &next[from(next)]));
-            // SAFETY: a vector inside the panel's line of this unit (`pack_b` checked the length of `out`).
-            unsafe { s.store(out.as_mut_ptr().add((column / nr * units + unit) * nr + column % nr), v) };
+        let (line, next) = (line(row), (A::UNIT > 1 && row + 1 < k.end).then(|| line(row + 1)));
+        // Behind the last row come the first ones of a strip further on.
+        let behind = if row + ahead.k < total { 0 } else { total * stride - ahead.columns };
+        let coming = line.as_ptr().wrapping_add(ahead.k * stride).wrapping_sub(behind);
+        // SAFETY: the unit's line of the first panel (`pack_b` checked the length of `out`).
+        let mut to = unsafe { out.as_mut_ptr().add(unit * nr) };
+        for column in (0..whole).step_by(nr) {
+            for vector in (column..column + nr).step_by(S::LANES) {
+                // SAFETY: whole vectors before the ends of the lines; a line of a panel has `nr` elements.
+                unsafe {
+                    let take = |line: &[E]| std::slice::from_raw_parts(line.as_ptr().add(vector), S::LANES);
+                    let v = A::across_k(s, take(line), next.map(take));
+                    s.store(to.add(vector - column), v);
+                }
+                if (vector * size_of::<E>()).is_multiple_of(CACHE_LINE) {
+                    s.prefetch(coming.wrapping_add(vector).cast());
+                    if A::UNIT > 1 {
+                        s.prefetch(coming.wrapping_add(stride + vector).cast());
+                    }
+                }
+            }
+            to = to.wrapping_add(units * nr);
+        }
+        for column in (whole..columns.len().next_multiple_of(nr)).step_by(S::LANES) {
+            let rest = |line: &'_ [E]| -> Range<usize> { column.min(line.len())..line.len().min(column + S::LANES) };
+            let v = A::across_k(s, &line[rest(line)], next.map(|next| &next[rest(next)]));
+            // SAFETY: as above.
+            unsafe { s.store(to.add(column - whole), v) };
         }
     }
 }
@@ -95,23 +141,37 @@ fn pack_out_in<S: Simd, A: Arithmetic, E: Element>(
     stride: usize,
     k: Range<usize>,
     columns: Range<usize>,
+    ahead: Ahead,
     out: &mut [f32],
 ) {
     let nr = S::NV * S::LANES;
     let units = A::units(k.len());
     let mut square = [s.splat(0.0); 16];
     let square = &mut square[..S::LANES];
+    let step = S::LANES * A::UNIT;
     for column in (0..columns.len().next_multiple_of(nr)).step_by(S::LANES) {
         for done in (0..units).step_by(S::LANES) {
             let from = k.start + done * A::UNIT;
-            let to = k.end.min(from + S::LANES * A::UNIT);
-            for (j, v) in square.iter_mut().enumerate() {
-                let row = columns.start + column + j;
-                *v = if row < columns.end {
-                    A::along_k(s, &b[row * stride + from..row * stride + to])
-                } else {
-                    s.splat(0.0)
-                };
+            let to = k.end.min(from + step);
+            let at = (columns.start + column) * stride + from;
+            // Behind the end of these rows come those of outputs further on.
+            let further = if from + ahead.k < stride { 0 } else { ahead.columns * stride - stride };
+            let coming = b.as_ptr().wrapping_add(at + ahead.k + further);
+            if column + S::LANES <= columns.len() && to - from == step {
+                let rows = &b[at..at + (S::LANES - 1) * stride + step];
+                for (j, v) in square.iter_mut().enumerate() {
+                    // SAFETY: `step` elements of row `j < LANES`.
+                    *v = A::along_k(s, unsafe { std::slice::from_raw_parts(rows.as_ptr().add(j * stride), step) });
+                    if (done * A::UNIT * size_of::<E>()).is_multiple_of(CACHE_LINE) {
+                        s.prefetch(coming.wrapping_add(j * stride).cast());
+                    }
+                }
+            } else {
+                for (j, v) in square.iter_mut().enumerate() {
+                    let row = at + j * stride;
+                    let inside = columns.start + column + j < columns.end;
+                    *v = if inside { A::along_k(s, &b[row..row + (to - from)]) } else { s.splat(0.0) };
+                }
             }
             s.transpose(square);
             for (i, &v) in square.iter().enumerate().take(units - done) {
@@ -147,7 +207,7 @@ mod tests {
             let a: Vec<f32> = (0..S::MR * K).map(|at| at as f32).collect();
             for rows in 1..=S::MR {
                 let mut panel = vec![f32::NAN; k.len() * S::MR];
-                pack_a_panel::<S, F32>(s, &a[..rows * K], K, k.clone(), rows, &mut panel);
+                pack_a_panel::<S, F32>(s, &a[..rows * K], K, k.clone(), rows, S::MR, &mut panel);
                 for (at, &x) in panel.iter().enumerate() {
                     let (i, row) = (k.start + at / S::MR, at % S::MR);
                     assert_eq!(x, if row < rows { a[row * K + i] } else { 0.0 }, "{k:?}, {rows} rows: ({i}, {row})");
@@ -169,6 +229,7 @@ mod tests {
                         &WeightMatrix { data, k: K, n: N, layout },
                         k.clone(),
                         columns.clone(),
+                        Ahead { k: 16, columns: 32 },
                         &mut out,
                     );
                     for (at, &x) in out.iter().enumerate() {

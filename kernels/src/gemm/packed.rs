@@ -1,174 +1,178 @@
-//! The packed path: panels of a, strips of b, register tiles.
+//! The product of packed rows with columns of b: strips of columns, pieces of k, chunks of rows, register tiles.
 
 use super::arithmetic::Arithmetic;
-use super::pack::{pack_a_panel, pack_b};
-use super::{Epilogue, KC, NT, PackedTile, SharedOut, WeightMatrix};
+use super::pack::{Ahead, pack_b};
+use super::rows::{Cut, PackedRows, pack_rows};
+use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix};
 use crate::Isa;
 use crate::pool::Leader;
-use crate::scratch::{Buffer, Scratch, ThreadScratch};
+use crate::scratch::{Scratch, ThreadScratch};
 use crate::simd::{Simd, SimdOp, dispatch};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Rows of one task at most: its sums (`rows × NT` f32) stay in L2.
-const MAX_TASK_ROWS: usize = 1056;
+/// k packed at a time when there are many rows: with [`NT`] columns 384 KiB, read from L2 by each chunk of rows.
+const PIECE: usize = 3 * KC;
 
-/// Tasks a thread should have at least, so that a last, lonely one costs little.
-const TASKS_PER_THREAD: usize = 3;
+/// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
+const CHUNK: usize = 96;
 
-/// Rows of a packed into panels: for each block of k, `[panels][units][MR]`.
-#[derive(Clone, Copy)]
-pub(crate) struct PackedRows<'a, A> {
-    pub(crate) data: &'a [f32],
-    pub(crate) rows: usize,
-    pub(crate) k: usize,
-    pub(crate) arithmetic: PhantomData<A>,
-}
+/// Rows up to which b is the slower side to come: it is packed in pieces that stay in L1, each while the next is on its
+/// way from memory.
+const FEW_ROWS: usize = 48;
 
-/// Packs all rows of a (`[rows, k]`), each panel one task.
-pub(crate) fn pack_rows<'a, A: Arithmetic>(
-    isa: Isa,
-    leader: &mut Leader<'_>,
-    a: &[f32],
-    k: usize,
-    into: &'a mut Buffer,
-) -> PackedRows<'a, A> {
-    struct Op<'a, A> {
-        a: &'a [f32],
-        k: usize,
-        panel: usize,
-        panels: usize,
-        out: SharedOut<f32>,
-        arithmetic: PhantomData<A>,
-    }
-    impl<A: Arithmetic> SimdOp for Op<'_, A> {
-        type Output = ();
-        const PAIRS: bool = A::UNIT == 2;
-        #[inline(always)]
-        fn eval<S: Simd>(self, s: S) {
-            let rows = self.a.len() / self.k;
-            let first = self.panel * S::MR;
-            for block in blocks(self.k) {
-                let units = A::units(block.len());
-                let at = (A::units(block.start) * self.panels + self.panel * units) * S::MR;
-                // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
-                let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), units * S::MR) };
-                pack_a_panel::<S, A>(s, &self.a[first * self.k..], self.k, block, S::MR.min(rows - first), panel);
-            }
-        }
-    }
-    let rows = a.len() / k;
-    let mr = register_rows(isa);
-    let panels = rows.div_ceil(mr);
-    let len = panels * mr * A::units(k);
-    let out = SharedOut::new(into.at_least(len));
-    // Copying an element costs about as much as ten multiply-adds.
-    leader.share(10 * rows * k, panels, |panel| {
-        dispatch(isa, Op { a, k, panel, panels, out, arithmetic: PhantomData::<A> });
-    });
-    PackedRows { data: &into.as_slice()[..len], rows, k, arithmetic: PhantomData }
-}
-
-/// Rows of the register tile.
-pub(crate) fn register_rows(isa: Isa) -> usize {
-    struct Rows;
-    impl SimdOp for Rows {
-        type Output = usize;
-        #[inline(always)]
-        fn eval<S: Simd>(self, _: S) -> usize {
-            S::MR
-        }
-    }
-    dispatch(isa, Rows)
-}
-
-/// The blocks of k, in order.
-#[inline(always)]
-pub(crate) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
-}
-
-/// How rows and columns are cut into tasks. Affects speed only.
-#[derive(Clone, Copy)]
-pub(crate) struct Cut {
-    rows: usize,
-    columns: usize,
-    task_rows: usize,
-    task_columns: usize,
-}
-
-impl Cut {
-    pub(crate) fn new(rows: usize, columns: usize, mr: usize, task_columns: usize, threads: usize) -> Cut {
-        let strips = columns.div_ceil(task_columns).max(1);
-        let parts = (TASKS_PER_THREAD * threads).div_ceil(strips).max(rows.div_ceil(MAX_TASK_ROWS));
-        let task_rows = rows.div_ceil(parts.max(1)).next_multiple_of(mr).max(mr);
-        Cut { rows, columns, task_rows, task_columns }
-    }
-
-    pub(crate) fn tasks(&self) -> usize {
-        self.rows.div_ceil(self.task_rows) * self.columns.div_ceil(self.task_columns)
-    }
-
-    /// Rows and columns of a task. Tasks of one strip of columns follow each other.
-    pub(crate) fn task(&self, i: usize) -> (Range<usize>, Range<usize>) {
-        let parts = self.rows.div_ceil(self.task_rows);
-        let (row, column) = (i % parts * self.task_rows, i / parts * self.task_columns);
-        (row..self.rows.min(row + self.task_rows), column..self.columns.min(column + self.task_columns))
-    }
-}
-
-/// A strip of the product, unfinished: `sums[rows][width] = a[rows] · b[columns]`, the result being `width`, the columns
-/// rounded up to whole panels. `rows.start` is a multiple of MR.
-///
-/// An operation of its own, shared by all users: it holds every register tile.
-pub(crate) struct Strip<'a, A> {
-    pub(crate) a: PackedRows<'a, A>,
-    pub(crate) b: &'a WeightMatrix<'a>,
+/// A chunk of the product that is complete: `sums[rows][NT]`, of which the first `columns.len()` columns are real.
+pub(crate) struct Chunk<'a> {
     pub(crate) rows: Range<usize>,
     pub(crate) columns: Range<usize>,
-    pub(crate) packed_b: &'a mut Buffer,
-    pub(crate) sums: &'a mut Buffer,
+    pub(crate) sums: &'a mut [f32],
 }
 
-impl<A: Arithmetic> SimdOp for Strip<'_, A> {
-    type Output = usize;
-    const PAIRS: bool = A::UNIT == 2;
-
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) -> usize {
-        let Strip { a, b, rows, columns, packed_b, sums } = self;
-        let nr = S::NV * S::LANES;
-        let width = columns.len().next_multiple_of(nr);
-        let panels = a.rows.div_ceil(S::MR);
-        assert!(rows.start.is_multiple_of(S::MR) && rows.end <= a.rows && a.k == b.k);
-        assert!(a.data.len() == panels * S::MR * A::units(a.k));
-        let sums = sums.at_least(rows.len() * width);
-        for block in blocks(b.k) {
-            let units = A::units(block.len());
-            let packed = packed_b.at_least(width * units);
-            pack_b::<S, A>(s, b, block.clone(), columns.clone(), packed);
-            for column in (0..width).step_by(nr) {
-                for row in rows.clone().step_by(S::MR) {
-                    let panel = A::units(block.start) * panels * S::MR + row * units;
-                    let tile = PackedTile {
-                        a: a.data[panel..].as_ptr(),
-                        b: packed[column * units..].as_ptr(),
-                        units,
-                        c: sums[(row - rows.start) * width + column..].as_mut_ptr(),
-                        c_stride: width,
-                        accumulate: block.start > 0,
-                    };
-                    // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
-                    // the tile's rows end at `rows.end`, its columns at `width`: inside `sums`.
-                    unsafe { s.packed_tile::<A>(S::MR.min(rows.end - row), tile) };
+/// Computes `a[rows] · b[columns]` and gives it to `done`, chunk by chunk: strips of [`NT`] columns one after the other,
+/// in each the rows in order. `rows.start` begins a panel.
+pub(crate) fn multiply<A: Arithmetic>(
+    isa: Isa,
+    a: PackedRows<'_, A>,
+    b: &WeightMatrix<'_>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    own: &mut ThreadScratch,
+    mut done: impl FnMut(Chunk<'_>),
+) {
+    let few = rows.len() <= FEW_ROWS;
+    // Few rows: 16 KiB of b at a time, in the direction in which it lies in memory.
+    let (step, part_columns) = match (few, b.layout) {
+        (true, Layout::InOut) => (32, NT),
+        (true, Layout::OutIn) => (128, 32),
+        (false, _) => (PIECE, NT),
+    };
+    let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
+    let ThreadScratch { packed, sums, .. } = own;
+    let packed = packed.at_least(NT * PIECE.min(b.k));
+    // Behind the sums of finished blocks come those of the block under way, where pieces are less than a block.
+    let whole = rows.len() * NT;
+    let (sums, begun) = sums.at_least(if few { 2 * whole } else { whole }).split_at_mut(whole);
+    for first in columns.clone().step_by(part_columns) {
+        // The strip this part belongs to.
+        let start = columns.start + (first - columns.start) / NT * NT;
+        let strip = start..columns.end.min(start + NT);
+        let part = first..strip.end.min(first + part_columns);
+        let last = part.end == columns.end;
+        for from in (0..b.k).step_by(step) {
+            let k = from..b.k.min(from + step);
+            let ahead = match (few, b.layout) {
+                (true, Layout::InOut) => Ahead { k: 8, columns: if last { 0 } else { NT } },
+                (true, Layout::OutIn) => Ahead { k: 128, columns: part_columns },
+                (false, Layout::InOut) => Ahead { k: 16, columns: if last { 0 } else { NT } },
+                (false, Layout::OutIn) => Ahead { k: 128, columns: 16 },
+            };
+            dispatch(isa, Pack::<A> { b, k: k.clone(), columns: part.clone(), ahead, packed, arithmetic: PhantomData });
+            for first in rows.clone().step_by(chunk_rows) {
+                let chunk = first..rows.end.min(first + chunk_rows);
+                let at = if b.k <= step { 0 } else { (first - rows.start) * NT };
+                let sums = &mut sums[at..at + chunk.len() * NT];
+                let columns = part.start - strip.start..part.end - strip.start;
+                dispatch(
+                    isa,
+                    Multiply { a, total: b.k, k: k.clone(), rows: chunk.clone(), packed, columns, sums, begun },
+                );
+                if k.end == b.k && part.end == strip.end {
+                    done(Chunk { rows: chunk, columns: strip.clone(), sums });
                 }
             }
         }
-        width
     }
 }
 
-/// The packed matrix product.
+/// Packs `k × columns` of b, block by block.
+struct Pack<'a, A> {
+    b: &'a WeightMatrix<'a>,
+    k: Range<usize>,
+    columns: Range<usize>,
+    ahead: Ahead,
+    packed: &'a mut [f32],
+    arithmetic: PhantomData<A>,
+}
+
+impl<A: Arithmetic> SimdOp for Pack<'_, A> {
+    type Output = ();
+    const PAIRS: bool = A::UNIT == 2;
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let width = self.columns.len().next_multiple_of(S::NV * S::LANES);
+        let mut packed = self.packed;
+        for k in within(self.k) {
+            let (now, later) = packed.split_at_mut(A::units(k.len()) * width);
+            pack_b::<S, A>(s, self.b, k, self.columns.clone(), self.ahead, now);
+            packed = later;
+        }
+    }
+}
+
+/// The parts of a piece of k that lie in one block each.
+#[inline(always)]
+fn within(piece: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    (piece.start / KC * KC..piece.end).step_by(KC).map(move |start| start.max(piece.start)..piece.end.min(start + KC))
+}
+
+/// A chunk of rows over a packed piece: the operation that holds every register tile.
+struct Multiply<'a, A> {
+    a: PackedRows<'a, A>,
+    /// All of k.
+    total: usize,
+    k: Range<usize>,
+    rows: Range<usize>,
+    packed: &'a [f32],
+    /// Where the packed columns lie in the sums.
+    columns: Range<usize>,
+    /// `[rows][NT]`
+    sums: &'a mut [f32],
+    /// The same for the block under way; empty where pieces are whole blocks.
+    begun: &'a mut [f32],
+}
+
+impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
+    type Output = ();
+    const PAIRS: bool = A::UNIT == 2;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Multiply { a, total, rows, columns, sums, begun, .. } = self;
+        let nr = S::NV * S::LANES;
+        let width = columns.len().next_multiple_of(nr);
+        let mut packed = self.packed;
+        assert!(rows.end <= a.rows && rows.start.is_multiple_of(a.panel));
+        assert!(columns.start + width <= NT && sums.len() == rows.len() * NT);
+        for k in within(self.k) {
+            let units = A::units(k.len());
+            let (now, later) = packed.split_at(units * width);
+            let begins = k.start.is_multiple_of(KC);
+            let ends = k.end.is_multiple_of(KC) || k.end == total;
+            assert!(begins && ends || begun.len() >= sums.len());
+            for column in (0..width).step_by(nr) {
+                for row in rows.clone().step_by(a.panel) {
+                    let at = (row - rows.start) * NT + columns.start + column;
+                    let tile = PackedTile {
+                        a: a.panel_at(row, k.start),
+                        a_stride: a.panel,
+                        b: now[column * units..].as_ptr(),
+                        units,
+                        begun: if begins { std::ptr::null() } else { begun[at..].as_ptr() },
+                        c: if ends { sums[at..].as_mut_ptr() } else { begun[at..].as_mut_ptr() },
+                        c_stride: NT,
+                        accumulate: ends && k.start >= KC,
+                    };
+                    // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
+                    // the tile's rows end at `rows.end`, its columns inside a line of NT.
+                    unsafe { s.packed_tile::<A>(a.panel.min(rows.end - row), tile) };
+                }
+            }
+            packed = later;
+        }
+    }
+}
+
+/// The matrix product.
 pub(crate) fn gemm<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
@@ -178,28 +182,22 @@ pub(crate) fn gemm<A: Arithmetic>(
     epilogue: Epilogue<'_>,
     out: &mut [f32],
 ) {
-    let mr = register_rows(isa);
     let threads = scratch.threads.len();
     let a = pack_rows::<A>(isa, leader, a, b.k, &mut scratch.rows);
-    let cut = Cut::new(a.rows, b.n, mr, NT, threads);
+    let cut = Cut::new(a.rows, a.panel, b.n, NT, threads);
     let out = SharedOut::new(out);
     let threads = &scratch.threads;
     leader.share(a.rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
-        let mut own = threads.own();
-        let ThreadScratch { packed: packed_b, sums, .. } = &mut *own;
-        let strip = Strip { a, b: &b, rows: rows.clone(), columns: columns.clone(), packed_b, sums };
-        let width = dispatch(isa, strip);
-        dispatch(isa, Finish { sums: sums.as_slice(), width, rows, columns, n: b.n, epilogue, out });
+        multiply(isa, a, &b, rows, columns, &mut threads.own(), |chunk| {
+            dispatch(isa, Finish { chunk, n: b.n, epilogue, out });
+        });
     });
 }
 
-/// Puts the epilogue to a strip's sums and stores them.
+/// Puts the epilogue to finished sums and stores them.
 struct Finish<'a> {
-    sums: &'a [f32],
-    width: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
+    chunk: Chunk<'a>,
     n: usize,
     epilogue: Epilogue<'a>,
     out: SharedOut<f32>,
@@ -209,8 +207,8 @@ impl SimdOp for Finish<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Finish { columns, n, .. } = self;
-        for (row, sums) in self.rows.zip(self.sums.chunks_exact(self.width)) {
+        let Finish { chunk: Chunk { rows, columns, sums }, n, .. } = self;
+        for (row, sums) in rows.zip(sums.chunks_exact(NT)) {
             for (column, sums) in columns.clone().step_by(S::LANES).zip(sums.chunks_exact(S::LANES)) {
                 // SAFETY: this task alone writes its rows and columns of the output; the vector ends at the last column;
                 // the bias has n elements (`Kernels::gemm` checked).

@@ -1,4 +1,4 @@
-//! The register tile: `MR × NR` sums held in registers over one block of k.
+//! The register tile: `M × NR` sums held in registers while k runs over a piece of one block.
 
 use super::arithmetic::Arithmetic;
 use crate::simd::Simd;
@@ -6,29 +6,39 @@ use crate::simd::Simd;
 /// One call of the register tile.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedTile {
-    /// A panel of a: `[units][MR]`.
+    /// A panel of a: `[units][a_stride]`.
     pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
     /// A panel of b: `[units][NR]`.
     pub(crate) b: *const f32,
     pub(crate) units: usize,
-    /// The sums: `[rows][c_stride]`.
+    /// Sums that an earlier piece of the same block began, `[rows][c_stride]`; null where this piece begins the block.
+    pub(crate) begun: *const f32,
+    /// Where the sums go: `[rows][c_stride]`.
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
-    /// Whether this block's sums join those that are there already.
+    /// Whether they join what is at `c`: the sums of the blocks before.
     pub(crate) accumulate: bool,
 }
 
-/// `c[i][j] (+)= Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
+/// `c[i][j] (+)= begun[i][j] + Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
 ///
 /// # Safety
-/// `units · MR` f32 are readable at `a`, `units · NV · LANES` at `b`, and `M` rows of `NV · LANES` f32 that are `c_stride` apart
-/// are readable and writable at `c`.
+/// `units` lines of `M` f32, `a_stride` apart, are readable at `a`, `units · NV · LANES` f32 at `b`; `M` rows of
+/// `NV · LANES` f32, `c_stride` apart, are readable and writable at `c`, and readable at `begun` unless it is null.
 #[inline(always)]
 pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const NV: usize>(s: S, t: PackedTile) {
     let mut acc = [[s.splat(0.0); NV]; M];
     let (mut a, mut b) = (t.a, t.b);
     // SAFETY: the pointers advance one unit at a time and stay inside what the caller vouches for.
     unsafe {
+        if !t.begun.is_null() {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = s.load(t.begun.add(i * t.c_stride + j * S::LANES));
+                }
+            }
+        }
         for _ in 0..t.units {
             let mut bv = [s.splat(0.0); NV];
             for (j, bv) in bv.iter_mut().enumerate() {
@@ -40,7 +50,7 @@ pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const N
                     *acc = A::multiply_add(s, av, bv, *acc);
                 }
             }
-            a = a.add(S::MR);
+            a = a.add(t.a_stride);
             b = b.add(NV * S::LANES);
         }
         for (i, row) in acc.iter().enumerate() {
