@@ -163,8 +163,8 @@ fn a_target_s_logit_is_the_logit() {
     let scores = session.score(&Plan::intact(12), &Batch::new([&ids[..]]), &targets).unwrap();
     for (target, score) in targets.iter().zip(scores) {
         let row = &logits[target.row * 2048..][..2048];
-        assert_eq!(score.target_logit.to_bits(), row[target.id as usize].to_bits());
-        assert_eq!(score.rank as usize, row.iter().filter(|&&l| l > score.target_logit).count());
+        assert_eq!(score.target_logit.to_bits(), f64::from(row[target.id as usize]).to_bits());
+        assert_eq!(score.rank as usize, row.iter().filter(|&&l| f64::from(l) > score.target_logit).count());
         let exact = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
         assert!((score.log_sum_exp - exact).abs() < 1e-6, "{} {exact}", score.log_sum_exp);
     }

@@ -16,8 +16,8 @@ const TILE: usize = 256;
 /// What one row's distribution over the vocabulary says of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowScore {
-    /// The target's logit.
-    pub target_logit: f32,
+    /// The target's logit. The kernels' is an f32; in f64 the log-probability is no less exact than the logit.
+    pub target_logit: f64,
     /// `ln Σ exp(logit)`, nats.
     pub log_sum_exp: f64,
     /// Entropy of the distribution, nats.
@@ -29,7 +29,7 @@ pub struct RowScore {
 impl RowScore {
     /// `−ln p(target)`, nats.
     pub fn nll(&self) -> f64 {
-        self.log_sum_exp - f64::from(self.target_logit)
+        self.log_sum_exp - self.target_logit
     }
 }
 
@@ -120,7 +120,7 @@ impl SimdOp for Tile<'_> {
         for (row, logits) in self.rows.zip(self.logits.chunks_exact_mut(self.width)) {
             // Columns behind the vocabulary's end weigh nothing.
             logits[self.columns..].fill(f32::NEG_INFINITY);
-            let partial = partial_of(s, logits, self.scores[row].target_logit);
+            let partial = partial_of(s, logits, self.scores[row].target_logit as f32);
             // SAFETY: this task alone writes its rows of its tile.
             unsafe { *self.partials.at(row * self.tiles + self.tile) = partial };
         }
@@ -185,7 +185,7 @@ fn target_logits<A: Arithmetic>(
         let columns = 0..rows.len();
         let width = dispatch(isa, Strip { a, b: &weights, rows, columns, packed_b: packed, sums });
         for (i, out) in out.iter_mut().enumerate() {
-            out.target_logit = sums.as_slice()[i * width + i];
+            out.target_logit = f64::from(sums.as_slice()[i * width + i]);
         }
     });
 }
