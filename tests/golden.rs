@@ -40,7 +40,8 @@ struct Row {
 }
 
 fn sessions(model: &Model) -> impl Iterator<Item = Session> {
-    Isa::available().map(|isa| Session::new(model, SessionOptions { isa, threads: 2 }).unwrap())
+    Isa::available()
+        .map(|isa| Session::new(model, SessionOptions { isa, threads: 2, ..SessionOptions::default() }).unwrap())
 }
 
 fn load(text: &str) -> Vec<Row> {

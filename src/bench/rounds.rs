@@ -154,9 +154,9 @@ pub fn run(
         for (team, fma) in teams.iter_mut().zip(&mut fma) {
             fma.push(team.fma_rate(LIMIT_TIME));
         }
-        prefill.push(seconds(|| session.score(plan, &batch, &last).map(drop))?);
+        prefill.push(seconds(|| session.score(plan, &batch, &last).map(|_| ()))?);
         if !predicted.is_empty() {
-            loss.push(seconds(|| session.score(plan, &batch, &predicted).map(drop))?);
+            loss.push(seconds(|| session.score(plan, &batch, &predicted).map(|_| ()))?);
         }
         read.push(teams[0].read_rate(&memory, LIMIT_TIME));
         if shape.decode_tokens > 0 {
@@ -233,11 +233,11 @@ fn seconds(mut work: impl FnMut() -> Result<(), ForwardError>) -> Result<f64, Fo
 
 /// Seconds of `tokens` greedy steps behind the prompt.
 fn decode_seconds(session: &mut Session, plan: &Plan, prompt: &[u32], tokens: usize) -> Result<f64, ForwardError> {
-    let mut cache = Cache::new(session.model(), plan, prompt.len() + tokens)?;
-    let mut next = likeliest(&session.extend(plan, &mut cache, prompt)?);
+    let mut cache = Cache::new(session, plan, prompt.len() + tokens)?;
+    let mut next = likeliest(session.extend(plan, &mut cache, prompt)?);
     let start = Instant::now();
     for _ in 0..tokens {
-        next = likeliest(&session.extend(plan, &mut cache, &[next])?);
+        next = likeliest(session.extend(plan, &mut cache, &[next])?);
     }
     Ok(start.elapsed().as_secs_f64())
 }

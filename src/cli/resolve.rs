@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use lesion::forward::{Sampling, Session, SessionOptions};
+use lesion::forward::{Precision, Sampling, Session, SessionOptions};
 use lesion::model::{Config, Model, TokenizerError, TokenizerProblem};
 use lesion::plan::{Plan, PlanExpr, PlanShape};
 use lesion_kernels::Isa;
@@ -30,7 +30,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<SessionOptions> {
         Some(asked) => available(asked)?,
     };
     let threads = args.threads.map_or(SessionOptions::default().threads, |threads| threads as usize);
-    Ok(SessionOptions { threads, isa })
+    Ok(SessionOptions { threads, isa, precision: Precision::F32 })
 }
 
 fn available(asked: IsaArg) -> Result<Isa> {

@@ -25,8 +25,8 @@ pub struct Config {
     pub n_inner: usize,
     /// Token ids are `0..vocab_size`.
     pub vocab_size: usize,
-    /// What LayerNorm adds to the variance.
-    pub layer_norm_epsilon: f32,
+    /// What LayerNorm adds to the variance; fits f32.
+    pub layer_norm_epsilon: f64,
     /// The token put before a text when asked for; 50256 unless given.
     pub bos_token_id: u32,
     /// The token that ends a text; 50256 unless given.
@@ -138,7 +138,7 @@ impl Config {
     }
 
     /// What the attention scores of `layer` are multiplied by.
-    pub fn attention_scale(&self, layer: usize) -> f32 {
+    pub fn attention_scale(&self, layer: usize) -> f64 {
         let mut divisor = 1.0;
         if self.scale_attn_weights {
             divisor *= (self.head_dim() as f64).sqrt();
@@ -146,7 +146,7 @@ impl Config {
         if self.scale_attn_by_inverse_layer_idx {
             divisor *= (layer + 1) as f64;
         }
-        (1.0 / divisor) as f32
+        1.0 / divisor
     }
 }
 
@@ -204,10 +204,9 @@ impl Fields<'_> {
         }
     }
 
-    fn epsilon(&self) -> Result<f32, ConfigError> {
-        let epsilon = self.get("layer_norm_epsilon").map_or(Some(1e-5), Value::as_f64).map(|epsilon| epsilon as f32);
-        match epsilon {
-            Some(epsilon) if epsilon.is_finite() && epsilon >= 0.0 => Ok(epsilon),
+    fn epsilon(&self) -> Result<f64, ConfigError> {
+        match self.get("layer_norm_epsilon").map_or(Some(1e-5), Value::as_f64) {
+            Some(epsilon) if (epsilon as f32).is_finite() && epsilon >= 0.0 => Ok(epsilon),
             _ => Err(self.refuse("layer_norm_epsilon", "expected a number from 0 that fits f32")),
         }
     }

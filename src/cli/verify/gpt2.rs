@@ -185,7 +185,7 @@ fn check_completion(
             let before = [prompt, &completion.ids[..at.tokens]].concat();
             let logits = session.logits(plan, &before).map_err(|error| forward_failure(&error))?;
             let rest = &recorded[at.bytes..];
-            let tie = is_tie(rest, &logits, SEED_MARGIN, bytes);
+            let tie = is_tie(rest, logits, SEED_MARGIN, bytes);
             let detail = format!(
                 "after {} tokens: recorded {:?}, found {:?}",
                 at.tokens,

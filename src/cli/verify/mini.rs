@@ -97,7 +97,7 @@ fn check_row(session: &mut Session, row: &Row, checks: &mut Vec<Check>) -> Resul
         add("mean nll", within(error, gate::MEAN_NLL), Some(error), Some(gate::MEAN_NLL), both);
     }
 
-    let logits = session.logits(&plan, &row.ids).map_err(|error| forward_failure(&error))?;
+    let logits = session.logits(&plan, &row.ids).map_err(|error| forward_failure(&error))?.to_vec();
     let last = row.ids.len() - 1;
     let targets: Vec<Target> = row.last_top5.iter().map(|&id| Target { row: last, id }).collect();
     let scores =
