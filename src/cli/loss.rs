@@ -42,6 +42,7 @@ pub(crate) struct LossRecord<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     seed_compat: Option<SeedCompatRecord<'a>>,
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
 }
 
@@ -245,6 +246,7 @@ pub(crate) fn record<'a>(session: &'a Session, plan: &'a NamedPlan, scored: &'a 
         }),
         seed_compat: None,
         isa: session.isa().name(),
+        precision: session.precision().name(),
         threads: session.threads(),
     }
 }

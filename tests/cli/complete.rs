@@ -47,6 +47,7 @@ fn json_has_the_agreed_fields() {
             "nan_logits",
             "plan",
             "position",
+            "precision",
             "prompt_ids",
             "prompt_mean_nll",
             "prompt_nll",
