@@ -37,7 +37,8 @@ fn a_pass_of_a_shape_seen_before_allocates_nothing() {
     let ids: Vec<u32> = (0..70).map(|i| i * 37 % 2048).collect();
     for text in ["0..12", "0..8", "0..4,(4|5|(6|7),6|none),8..12", "0..6,6a,7m,7[zero h1 h7]"] {
         let plan = model.plan(text).unwrap();
-        for isa in Isa::available() {
+        // Which kernels run makes little difference here, and the portable ones are slow.
+        for isa in Isa::available().filter(|isa| text == "0..12" || *isa == Isa::best()) {
             for (threads, precision) in
                 [(1, Precision::F32), (2, Precision::F32), (1, Precision::Bf16), (2, Precision::Bf16)]
             {
