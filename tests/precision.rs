@@ -63,6 +63,19 @@ fn distance<'a>(a: impl IntoIterator<Item = &'a f64>, b: impl IntoIterator<Item 
     a.iter().zip(b).map(|(a, b)| (*a - b).abs()).fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m })
 }
 
+#[test]
+fn threads_of_f64_are_bounded_as_those_of_kernels() {
+    let model = Model::mini().unwrap();
+    for threads in [0, 1025] {
+        let refused = |precision| {
+            let options = SessionOptions { threads, precision, ..SessionOptions::default() };
+            Session::new(&model, options).err().unwrap().to_string()
+        };
+        assert_eq!(refused(Precision::F64), format!("{threads} threads: from 1 to 1024 are possible"));
+        assert_eq!(refused(Precision::F64), refused(Precision::F32));
+    }
+}
+
 /// Every golden value: two f64 implementations differ by the order of their sums.
 #[test]
 fn f64_is_hugging_face_s_f64() {

@@ -128,7 +128,8 @@ pub(crate) struct Loss {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Every line is a prompt, continued on its own. `:plan skip 5` changes the model, `:diff` shows the last prompt continued
-by the intact and the corrupted model side by side, `:help` lists the rest. Lines may come from a pipe.
+by the intact and the corrupted model side by side, `:help` lists the rest. Lines may come from a pipe; there a
+`:plan` that fails ends the conversation, exit code 2.
 
 Examples:
   printf 'The capital of Spain is\\n:plan skip 5\\n:diff\\n' | lesion chat
@@ -318,7 +319,7 @@ pub(crate) struct Doctor {
     pub(crate) output: OutputArgs,
 }
 
-/// Compare this build with the recorded references; exit 1 on a mismatch
+/// Compare this build with the recorded references; exit 1 on a mismatch, 4 where nothing could be compared
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The embedded model is compared with float64 values of Hugging Face transformers, for ten layer orders. GPT-2 itself,
@@ -365,7 +366,7 @@ pub(crate) struct PromptArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct BosArgs {
-    /// Put the BOS token before the text (the default)
+    /// Put the BOS token before the text (the default; an error where the model has none)
     #[arg(long, overrides_with = "no_bos")]
     pub(crate) bos: bool,
     /// Put no BOS token before the text

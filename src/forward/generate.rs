@@ -84,7 +84,7 @@ pub fn complete(
             }
         };
         ids.push(id);
-        let ends = sampling.stop_at_end_of_text && id == config.eos_token_id;
+        let ends = sampling.stop_at_end_of_text && Some(id) == config.eos_token_id;
         let bytes = tokenizer.filter(|_| !ends).and_then(|tokenizer| tokenizer.token_bytes(id)).unwrap_or_default();
         finish = if stream.push(bytes) {
             Some(Finish::Stop)

@@ -47,6 +47,8 @@ pub struct Target {
 pub struct Session {
     model: Model,
     engine: Engine,
+    /// The kernels' passes' buffers.
+    work: Workspace,
     /// The one sequence of a call that is given ids.
     sequence: Batch,
     found: Found,
@@ -55,7 +57,7 @@ pub struct Session {
 /// What passes run on.
 enum Engine {
     /// The kernels, in f32 or bf16.
-    Kernels(Team, Workspace),
+    Kernels(Team),
     /// Plain threads, in f64.
     Exact(rayon::ThreadPool),
 }
@@ -85,11 +87,17 @@ impl Session {
         let SessionOptions { threads, isa, precision } = options;
         let team = |precision| Team::new(isa, threads).map(|team| team.with_precision(precision));
         let engine = match precision {
-            Precision::F32 => Engine::Kernels(team(kernels::Precision::F32)?, Workspace::default()),
-            Precision::Bf16 => Engine::Kernels(team(kernels::Precision::Bf16)?, Workspace::default()),
+            Precision::F32 => Engine::Kernels(team(kernels::Precision::F32)?),
+            Precision::Bf16 => Engine::Kernels(team(kernels::Precision::Bf16)?),
             Precision::F64 => Engine::Exact(plain_threads(threads)?),
         };
-        Ok(Session { model: model.clone(), engine, sequence: Batch::default(), found: Found::default() })
+        Ok(Session {
+            model: model.clone(),
+            engine,
+            work: Workspace::default(),
+            sequence: Batch::default(),
+            found: Found::default(),
+        })
     }
 
     /// The model.
@@ -100,7 +108,7 @@ impl Session {
     /// The arithmetic.
     pub fn precision(&self) -> Precision {
         match &self.engine {
-            Engine::Kernels(team, _) => match team.precision() {
+            Engine::Kernels(team) => match team.precision() {
                 kernels::Precision::F32 => Precision::F32,
                 kernels::Precision::Bf16 => Precision::Bf16,
             },
@@ -111,7 +119,7 @@ impl Session {
     /// The instruction set in use. f64 is plain Rust: [`Isa::Portable`], whichever was asked for.
     pub fn isa(&self) -> Isa {
         match &self.engine {
-            Engine::Kernels(team, _) => team.isa(),
+            Engine::Kernels(team) => team.isa(),
             Engine::Exact(_) => Isa::Portable,
         }
     }
@@ -119,7 +127,7 @@ impl Session {
     /// Threads in use.
     pub fn threads(&self) -> usize {
         match &self.engine {
-            Engine::Kernels(team, _) => team.threads(),
+            Engine::Kernels(team) => team.threads(),
             Engine::Exact(pool) => pool.current_num_threads(),
         }
     }
@@ -128,10 +136,11 @@ impl Session {
     pub fn memory(&self) -> usize {
         let Found { scores, logits } = &self.found;
         let found = scores.capacity() * size_of::<RowScore>() + logits.capacity() * size_of::<f32>();
-        match &self.engine {
-            Engine::Kernels(team, work) => found + work.bytes() + team.scratch_bytes(),
-            Engine::Exact(_) => found,
-        }
+        let scratch = match &self.engine {
+            Engine::Kernels(team) => team.scratch_bytes(),
+            Engine::Exact(_) => 0,
+        };
+        found + self.work.bytes() + scratch
     }
 
     /// Scores rows of `batch` under `plan`: each target's log-probability, rank and the entropy beside it, in the order
@@ -224,9 +233,9 @@ impl Session {
         if let Some(cache) = &cache {
             cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
         }
-        let Session { model, engine, found, .. } = self;
+        let Session { model, engine, work, found, .. } = self;
         match engine {
-            Engine::Kernels(team, work) => team.enter(|kernels| {
+            Engine::Kernels(team) => team.enter(|kernels| {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
                 pass.run(plan.steps(), tap);
                 match wanted {

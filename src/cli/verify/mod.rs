@@ -52,13 +52,20 @@ pub(crate) fn run(args: &Verify) -> Result<Exit> {
         not_checked: count(Status::NotChecked),
         checks: &checks,
     };
-    let exit = if record.mismatches > 0 { Exit::Mismatch } else { Exit::Ok };
     let told = if output.json { output.object(&record) } else { show(&mut output, &record) };
     match told.and_then(|()| output.finish()) {
         // Whoever read the first lines alone (`| head -1`) has the verdict in the exit code.
-        Err(failure) if !failure.is_silent() => Err(failure),
-        _ => Ok(exit),
+        Err(failure) if !failure.is_silent() => return Err(failure),
+        _ => {}
     }
+    if record.mismatches > 0 {
+        return Ok(Exit::Mismatch);
+    }
+    if record.passed + record.ties == 0 {
+        let why = checks.iter().find_map(|check| check.detail.as_deref()).unwrap_or("there was nothing to compare");
+        return Err(Failure::new(Exit::Missing, format!("nothing was checked: {why}")));
+    }
+    Ok(Exit::Ok)
 }
 
 /// A row for every quantity of every reference, then what does not agree, then the counts.
