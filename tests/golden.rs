@@ -3,7 +3,7 @@
 
 #![cfg(feature = "mini")]
 
-use lesion::forward::{Batch, Sampling, Session, SessionOptions, Target, complete};
+use lesion::forward::{Batch, Precision, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Answered, answer_losses, token_losses};
 use lesion::model::{Model, OpenOptions};
 use lesion::plan::Plan;
@@ -268,6 +268,15 @@ fn full_shape_losses() {
         println!("{}: {:.2} times", session.isa(), (own / theirs).sqrt());
         failures.close(&format!("{}: rounding error", session.isa()), own.sqrt(), 0.0, 2.0 * theirs.sqrt());
         check_tail(&mut failures, errors);
+    }
+    let options = SessionOptions { threads: 2, precision: Precision::F64, ..SessionOptions::default() };
+    let mut exact = Session::new(&model, options).unwrap();
+    for row in synthetic_rows().iter().filter(|row| row.ids.len() <= 64) {
+        let nll = token_losses(&mut exact, &plan_of(row), &[&row.ids]).unwrap().concat();
+        failures.equal("f64: losses", &nll.len(), &row.nll.len());
+        for (ours, theirs) in nll.iter().zip(&row.nll) {
+            failures.close(&format!("f64 {} {}", row.prompt, row.plan_name), *ours, *theirs, 1e-10);
+        }
     }
 }
 
