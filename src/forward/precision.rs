@@ -12,7 +12,7 @@ pub enum Precision {
     /// GELU and the softmaxes stay f32. Faster where the processor multiplies bf16. On a trained model losses move by
     /// some thousandths of a nat.
     Bf16,
-    /// f64 throughout, for settling arguments: plain Rust without kernels, some ten times slower than f32 or more.
+    /// f64 throughout, for settling arguments: plain Rust without kernels, several times slower than f32.
     F64,
 }
 
