@@ -51,7 +51,7 @@ fn decode(c: &mut Criterion) {
                 let mut time = Duration::ZERO;
                 let mut done = 0;
                 while done < steps {
-                    let mut cache = Cache::new(&model, &plan, PROMPT + STEPS).unwrap();
+                    let mut cache = Cache::new(&session, &plan, PROMPT + STEPS).unwrap();
                     session.extend(&plan, &mut cache, &ids[..PROMPT]).expect("fits the cache");
                     let start = Instant::now();
                     for id in ids[PROMPT..].iter().take((steps - done) as usize) {

@@ -78,11 +78,11 @@ fn count(model: &Model, plan: &Plan, work: &str, sequences: &[&[u32]]) -> Work {
 
 /// Seconds of the steps behind the prompt, and the tokens: the prompt's and one of each step.
 fn decode(session: &mut Session, plan: &Plan, prompt: &[u32]) -> Result<(f64, Vec<u32>), ForwardError> {
-    let mut cache = Cache::new(session.model(), plan, prompt.len() + STEPS)?;
-    let mut tokens = vec![likeliest(&session.extend(plan, &mut cache, prompt)?)];
+    let mut cache = Cache::new(session, plan, prompt.len() + STEPS)?;
+    let mut tokens = vec![likeliest(session.extend(plan, &mut cache, prompt)?)];
     let start = Instant::now();
     for step in 0..STEPS {
-        tokens.push(likeliest(&session.extend(plan, &mut cache, &[tokens[step]])?));
+        tokens.push(likeliest(session.extend(plan, &mut cache, &[tokens[step]])?));
     }
     Ok((start.elapsed().as_secs_f64(), tokens))
 }

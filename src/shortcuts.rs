@@ -44,9 +44,9 @@ impl Model {
     /// The tokens of `text`, BOS in front.
     ///
     /// # Errors
-    /// The model has no tokenizer, or the text cannot be encoded.
+    /// The model has no BOS token or no tokenizer, or the text cannot be encoded.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let mut ids = vec![self.config().bos_token_id];
+        let mut ids = vec![self.bos()?];
         ids.extend(self.tokenizer()?.encode(text)?);
         Ok(ids)
     }

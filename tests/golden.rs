@@ -3,7 +3,7 @@
 
 #![cfg(feature = "mini")]
 
-use lesion::forward::{Batch, Sampling, Session, SessionOptions, Target, complete};
+use lesion::forward::{Batch, Precision, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Answered, answer_losses, token_losses};
 use lesion::model::{Model, OpenOptions};
 use lesion::plan::Plan;
@@ -40,7 +40,8 @@ struct Row {
 }
 
 fn sessions(model: &Model) -> impl Iterator<Item = Session> {
-    Isa::available().map(|isa| Session::new(model, SessionOptions { isa, threads: 2 }).unwrap())
+    Isa::available()
+        .map(|isa| Session::new(model, SessionOptions { isa, threads: 2, ..SessionOptions::default() }).unwrap())
 }
 
 fn load(text: &str) -> Vec<Row> {
@@ -168,7 +169,7 @@ fn mini_answers() {
         for row in mini_rows() {
             let (Some(text), Some(answer), Some(theirs)) = (&row.text, &row.answer, &row.answer_nll) else { continue };
             let at = format!("{} {} {}", session.isa(), row.prompt, row.plan_name);
-            let bos = Some(model.config().bos_token_id);
+            let bos = model.config().bos_token_id;
             let answered = Answered::encode(model.tokenizer().unwrap(), bos, text, answer).unwrap();
             failures.equal(&at, &answered.ids[..answered.answer.start].to_vec(), &row.ids);
             failures.equal(&at, &Some(answered.ids[answered.answer.clone()].to_vec()), &row.answer_ids);
@@ -218,8 +219,7 @@ fn reference_model_agrees_with_hugging_face() {
     for row in mini_rows().iter().filter(|row| row.ids.len() < 64) {
         let nll = reference_model::token_losses(&model, &row.plan, &row.ids);
         for (ours, theirs) in nll.iter().zip(&row.nll) {
-            // Hugging Face's eps and scale are f64, the file's are f32.
-            failures.close(&format!("{} {}", row.prompt, row.plan_name), *ours, *theirs, 1e-6 * theirs.max(1.0));
+            failures.close(&format!("{} {}", row.prompt, row.plan_name), *ours, *theirs, 1e-10);
         }
     }
 }
@@ -268,6 +268,15 @@ fn full_shape_losses() {
         println!("{}: {:.2} times", session.isa(), (own / theirs).sqrt());
         failures.close(&format!("{}: rounding error", session.isa()), own.sqrt(), 0.0, 2.0 * theirs.sqrt());
         check_tail(&mut failures, errors);
+    }
+    let options = SessionOptions { threads: 2, precision: Precision::F64, ..SessionOptions::default() };
+    let mut exact = Session::new(&model, options).unwrap();
+    for row in synthetic_rows().iter().filter(|row| row.ids.len() <= 64) {
+        let nll = token_losses(&mut exact, &plan_of(row), &[&row.ids]).unwrap().concat();
+        failures.equal("f64: losses", &nll.len(), &row.nll.len());
+        for (ours, theirs) in nll.iter().zip(&row.nll) {
+            failures.close(&format!("f64 {} {}", row.prompt, row.plan_name), *ours, *theirs, 1e-10);
+        }
     }
 }
 

@@ -59,6 +59,15 @@ fn options_that_change_the_maths() {
     assert_names(&refused("scale_attn_weights", json!(1)), &["scale_attn_weights 1: expected true or false"]);
     assert_names(&refused("n_ctx", json!(17)), &["n_ctx 17: expected the same as n_positions 16"]);
     assert_names(&refused("bos_token_id", json!(32)), &["bos_token_id", "vocab_size 32"]);
+    let without = |field: &str| {
+        let mut config = TinyModel::default().config;
+        config.as_object_mut().unwrap().remove(field);
+        Config::from_json(config.to_string().as_bytes(), "dir/config.json").unwrap()
+    };
+    assert_eq!(without("bos_token_id").bos_token_id, None, "50256 is not in a vocabulary of 32");
+    assert_eq!(without("eos_token_id").eos_token_id, None);
+    assert_eq!(accepted("bos_token_id", Value::Null).bos_token_id, None);
+    assert_eq!(accepted("eos_token_id", json!(31)).eos_token_id, Some(31));
     assert_names(&refused("eos_token_id", json!(-1)), &["eos_token_id -1: expected a token id"]);
     for value in [json!(-1e-5), json!(1e39), json!("1e-5"), json!(true)] {
         assert_names(&refused("layer_norm_epsilon", value), &["layer_norm_epsilon "]);

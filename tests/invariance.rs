@@ -1,8 +1,9 @@
-//! What must not change a bit: how the intact plan is written, the number of threads, the batch, the cache.
+//! What must not change a bit, in any precision: how the intact plan is written, the number of threads, the batch, the
+//! cache.
 
 #![cfg(feature = "mini")]
 
-use lesion::forward::{Batch, Cache, Sampling, Session, SessionOptions, Target, complete};
+use lesion::forward::{Batch, Cache, Precision, Sampling, Session, SessionOptions, Target, complete};
 use lesion::measure::{Windows, token_losses, windowed_losses};
 use lesion::model::Model;
 use lesion::plan::{Plan, PlanExpr, PlanShape};
@@ -14,7 +15,17 @@ fn model() -> Model {
 }
 
 fn session(isa: Isa, threads: usize) -> Session {
-    Session::new(&model(), SessionOptions { isa, threads }).unwrap()
+    Session::new(&model(), SessionOptions { isa, threads, ..SessionOptions::default() }).unwrap()
+}
+
+/// A session for every instruction set and precision.
+fn every_way(threads: usize) -> impl Iterator<Item = (String, Session)> {
+    let kernels = Isa::available().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)]);
+    kernels.chain([(Isa::Portable, Precision::F64)]).map(move |(isa, precision)| {
+        let session = Session::new(&model(), SessionOptions { isa, threads, precision }).unwrap();
+        assert_eq!((session.isa(), session.threads(), session.precision()), (isa, threads, precision));
+        (format!("{isa} {precision}"), session)
+    })
 }
 
 fn plan(text: &str) -> Plan {
@@ -48,12 +59,11 @@ const PLANS: [&str; 7] = [
 #[test]
 fn the_intact_plan_however_it_is_written() {
     let ids = &sequences(&[70])[0];
-    for isa in Isa::available() {
-        let mut session = session(isa, 2);
+    for (way, mut session) in every_way(2) {
         let intact = token_losses(&mut session, &Plan::intact(12), &[ids]).unwrap().concat();
         for same in ["0..12", "0..=11", "(0..6),6..12", "0,1,2,3,4..12", "swap 2 2", "0..4,(4|4),5..12", "4..4,0..12"] {
             let losses = token_losses(&mut session, &plan(same), &[ids]).unwrap().concat();
-            assert_eq!(bits(&losses), bits(&intact), "{same}");
+            assert_eq!(bits(&losses), bits(&intact), "{way} {same}");
         }
     }
 }
@@ -62,15 +72,14 @@ fn the_intact_plan_however_it_is_written() {
 fn the_number_of_threads() {
     let sequences = sequences(&[1, 2, 17, 100, 256, 33]);
     let all: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    for isa in Isa::available() {
-        let mut one = session(isa, 1);
-        for threads in [2, 3, 5] {
-            let mut many = session(isa, threads);
-            for text in PLANS {
-                let plan = plan(text);
-                let (a, b) =
-                    (token_losses(&mut one, &plan, &all).unwrap(), token_losses(&mut many, &plan, &all).unwrap());
-                assert_eq!(bits(&a.concat()), bits(&b.concat()), "{isa}, {threads} threads, {text}");
+    let losses = |session: &mut Session, text| bits(&token_losses(session, &plan(text), &all).unwrap().concat());
+    for (way, mut one) in every_way(1) {
+        let alone = PLANS.map(|text| losses(&mut one, text));
+        let more: &[usize] = if one.precision() == Precision::F32 { &[2, 3, 5] } else { &[3] };
+        for &threads in more {
+            let (_, mut many) = every_way(threads).find(|(other, _)| *other == way).unwrap();
+            for (text, alone) in PLANS.iter().zip(&alone) {
+                assert_eq!(losses(&mut many, text), *alone, "{way}, {threads} threads, {text}");
             }
         }
     }
@@ -80,14 +89,13 @@ fn the_number_of_threads() {
 fn the_batch() {
     let sequences = sequences(&[3, 1, 64, 65, 16, 200, 7, 256, 2, 31]);
     let all: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-    for isa in Isa::available() {
-        let mut session = session(isa, 2);
+    for (way, mut session) in every_way(2) {
         for text in PLANS {
             let plan = plan(text);
             let together = token_losses(&mut session, &plan, &all).unwrap();
             for (ids, together) in all.iter().zip(&together) {
                 let alone = token_losses(&mut session, &plan, &[ids]).unwrap().concat();
-                assert_eq!(bits(together), bits(&alone), "{isa}, {text}, {} tokens", ids.len());
+                assert_eq!(bits(together), bits(&alone), "{way}, {text}, {} tokens", ids.len());
             }
         }
     }
@@ -97,16 +105,15 @@ fn the_batch() {
 #[test]
 fn the_cache() {
     let ids = &sequences(&[90])[0];
-    for isa in Isa::available() {
-        let mut session = session(isa, 2);
+    for (way, mut session) in every_way(2) {
         for text in PLANS {
             let plan = plan(text);
-            let mut cache = Cache::new(session.model(), &plan, ids.len()).unwrap();
+            let mut cache = Cache::new(&session, &plan, ids.len()).unwrap();
             for piece in [1, 1, 14, 1, 1, 30, 1, 17, 1, 23] {
                 let from = cache.tokens();
-                let cached = session.extend(&plan, &mut cache, &ids[from..from + piece]).unwrap();
+                let cached = session.extend(&plan, &mut cache, &ids[from..from + piece]).unwrap().to_vec();
                 let anew = session.logits(&plan, &ids[..from + piece]).unwrap();
-                assert!(cached.iter().zip(&anew).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {text} {from}");
+                assert!(cached.iter().zip(anew).all(|(a, b)| a.to_bits() == b.to_bits()), "{way} {text} {from}");
             }
             let refused = session.extend(&plan, &mut cache, &[1]).unwrap_err();
             assert_eq!(refused.to_string(), "cache: it has room for 90 tokens, 91 are needed");
@@ -115,21 +122,26 @@ fn the_cache() {
 }
 
 #[test]
-fn a_cache_is_refused_by_another_plan_and_another_model() {
+fn a_cache_is_refused_by_another_plan_precision_or_model() {
     let mut session = session(Isa::best(), 1);
-    let mut cache = Cache::new(session.model(), &plan("0..12"), 16).unwrap();
+    let mut cache = Cache::new(&session, &plan("0..12"), 16).unwrap();
     for other in ["0..8", "11..=0", "0..7,7[zero h3],8..12"] {
         let refused = session.extend(&plan(other), &mut cache, &[1]).unwrap_err().to_string();
         assert_eq!(refused, format!("cache: made for plan 0..12, continued with {}", plan(other)));
     }
-    let mut cache = Cache::new(&model(), &plan("0..12"), 16).unwrap();
+    let mut cache = Cache::new(&self::session(Isa::best(), 1), &plan("0..12"), 16).unwrap();
     let refused = session.extend(&plan("0..12"), &mut cache, &[1]).unwrap_err();
     assert_eq!(refused.to_string(), "cache: made for model mini, continued with mini");
+    let options = SessionOptions { precision: Precision::F64, ..SessionOptions::default() };
+    let mut exact = Session::new(session.model(), options).unwrap();
+    let mut cache = Cache::new(&session, &plan("0..12"), 16).unwrap();
+    let refused = exact.extend(&plan("0..12"), &mut cache, &[1]).unwrap_err();
+    assert_eq!(refused.to_string(), "cache: made for precision f32, continued with f64");
 }
 
 #[test]
 fn a_cache_that_would_take_all_memory_is_refused_before_it_takes_any() {
-    let refused = Cache::new(&model(), &plan("(0..12)*5000"), usize::MAX).err().unwrap().to_string();
+    let refused = Cache::new(&session(Isa::best(), 1), &plan("(0..12)*5000"), usize::MAX).err().unwrap().to_string();
     assert!(refused.starts_with("a cache for 60000 attentions and 18446744073709551615 tokens"), "{refused}");
     let sampling = Sampling::greedy(usize::MAX);
     let refused = complete(&mut session(Isa::best(), 1), &plan("(0..12)*5000"), &[1], &sampling, None, &mut |_, _| {
@@ -158,13 +170,13 @@ fn which_rows_are_scored() {
 fn a_target_s_logit_is_the_logit() {
     let ids = &sequences(&[40])[0];
     let mut session = session(Isa::best(), 2);
-    let logits = session.all_logits(&Plan::intact(12), ids).unwrap();
+    let logits = session.all_logits(&Plan::intact(12), ids).unwrap().to_vec();
     let targets: Vec<_> = (0..39).map(|row| Target { row, id: ids[row + 1] }).collect();
     let scores = session.score(&Plan::intact(12), &Batch::new([&ids[..]]), &targets).unwrap();
     for (target, score) in targets.iter().zip(scores) {
         let row = &logits[target.row * 2048..][..2048];
-        assert_eq!(score.target_logit.to_bits(), row[target.id as usize].to_bits());
-        assert_eq!(score.rank as usize, row.iter().filter(|&&l| l > score.target_logit).count());
+        assert_eq!(score.target_logit.to_bits(), f64::from(row[target.id as usize]).to_bits());
+        assert_eq!(score.rank as usize, row.iter().filter(|&&l| f64::from(l) > score.target_logit).count());
         let exact = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
         assert!((score.log_sum_exp - exact).abs() < 1e-6, "{} {exact}", score.log_sum_exp);
     }

@@ -20,8 +20,8 @@ const MERGED_ROWS: usize = 64;
 /// What one row's distribution over the vocabulary says of its target.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowScore {
-    /// The target's logit.
-    pub target_logit: f32,
+    /// The target's logit. The kernels' is an f32; in f64 the log-probability is no less exact than the logit.
+    pub target_logit: f64,
     /// `ln Σ exp(logit)`, nats.
     pub log_sum_exp: f64,
     /// Entropy of the distribution, nats.
@@ -33,7 +33,7 @@ pub struct RowScore {
 impl RowScore {
     /// `−ln p(target)`, nats.
     pub fn nll(&self) -> f64 {
-        self.log_sum_exp - f64::from(self.target_logit)
+        self.log_sum_exp - self.target_logit
     }
 }
 
@@ -142,7 +142,7 @@ impl SimdOp for Scored<'_> {
             // SAFETY: a row's state holds three vectors of any instruction set.
             let [max, sum, weighted] = unsafe { [0, 16, 32].map(|at| s.load(state.as_ptr().add(at))) };
             let mut running = if begins { Running::new(s) } else { Running { max, sum, weighted } };
-            let greater = running.take(s, logits, scores[row].target_logit);
+            let greater = running.take(s, logits, scores[row].target_logit as f32);
             let before = if begins { 0.0 } else { state[48] };
             // SAFETY: as above.
             unsafe {
@@ -257,7 +257,7 @@ fn target_logits<A: Arithmetic>(
         multiply(isa, a, &weights, rows.clone(), 0..rows.len(), &mut own, |chunk| {
             for (i, row) in chunk.rows.enumerate() {
                 // SAFETY: each task has rows of its own.
-                unsafe { (*out.at(row)).target_logit = chunk.sums[i * NT + i] };
+                unsafe { (*out.at(row)).target_logit = f64::from(chunk.sums[i * NT + i]) };
             }
         });
         own.gathered = gathered;

@@ -115,7 +115,11 @@ fn a_targets_logit_is_the_products() {
             product(kernels, &x, matrix)
         });
         for (row, (score, &target)) in scores.iter().zip(&targets).enumerate() {
-            assert_eq!(score.target_logit.to_bits(), logits[row * n + target as usize].to_bits(), "{isa} row {row}");
+            assert_eq!(
+                score.target_logit.to_bits(),
+                f64::from(logits[row * n + target as usize]).to_bits(),
+                "{isa} row {row}"
+            );
         }
     }
 }

@@ -7,13 +7,13 @@ use common::*;
 use lesion_kernels::{Dtype, Epilogue, Isa, Layout, RowScore, Team, WeightMatrix, reference};
 
 fn score(team: &mut Team, x: &[f32], b: WeightMatrix<'_>, targets: &[u32]) -> Vec<RowScore> {
-    let nothing = RowScore { target_logit: f32::NAN, log_sum_exp: f64::NAN, entropy: f64::NAN, rank: u32::MAX };
+    let nothing = RowScore { target_logit: f64::NAN, log_sum_exp: f64::NAN, entropy: f64::NAN, rank: u32::MAX };
     let mut out = vec![nothing; targets.len()];
     team.enter(|kernels| kernels.cross_entropy(x, b, targets, &mut out));
     out
 }
 
-fn bits(score: &RowScore) -> (u32, u64, u64, u32) {
+fn bits(score: &RowScore) -> (u64, u64, u64, u32) {
     (score.target_logit.to_bits(), score.log_sum_exp.to_bits(), score.entropy.to_bits(), score.rank)
 }
 
@@ -41,7 +41,7 @@ fn check(failures: &mut Failures, teams: &mut [Team], rng: &mut Rng, (rows, k, n
             for ((row, logits), got) in logits.chunks_exact(n).enumerate().zip(&got) {
                 let target = targets[row] as usize;
                 let (nll, log_sum_exp, entropy, rank) = reference::cross_entropy(&widened(logits), target);
-                failures.check(got.target_logit.to_bits() == logits[target].to_bits(), || {
+                failures.check(got.target_logit.to_bits() == f64::from(logits[target]).to_bits(), || {
                     format!("{} row {row}: target logit {:e}, gemm {:e}", what(), got.target_logit, logits[target])
                 });
                 failures.check(got.rank == rank, || format!("{} row {row}: rank {}, not {rank}", what(), got.rank));

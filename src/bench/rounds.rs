@@ -8,7 +8,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{Spread, Work};
-use crate::forward::{Batch, Cache, ForwardError, Session, Target};
+use crate::forward::{Batch, Cache, ForwardError, Precision, Session, Target};
 use crate::plan::Plan;
 
 /// Bytes that the read rate is measured on: many times the last cache of most machines.
@@ -52,6 +52,9 @@ pub enum BenchError {
         /// The model's context.
         n_positions: usize,
     },
+    /// f64 is plain Rust: there are no kernels to compare with the machine's limits.
+    #[error("precision f64: it has no kernels whose speed could be measured")]
+    NoKernels,
     /// The caller broke off.
     #[error("cancelled after {rounds} of {repeats} rounds")]
     Cancelled {
@@ -109,6 +112,8 @@ pub struct Report {
     pub plan: String,
     /// The session's instruction set.
     pub isa: &'static str,
+    /// The session's precision; the limit of FMAs is that of f32 in any.
+    pub precision: &'static str,
     /// The session's threads.
     pub threads: usize,
     /// The shape asked for.
@@ -154,9 +159,9 @@ pub fn run(
         for (team, fma) in teams.iter_mut().zip(&mut fma) {
             fma.push(team.fma_rate(LIMIT_TIME));
         }
-        prefill.push(seconds(|| session.score(plan, &batch, &last).map(drop))?);
+        prefill.push(seconds(|| session.score(plan, &batch, &last).map(|_| ()))?);
         if !predicted.is_empty() {
-            loss.push(seconds(|| session.score(plan, &batch, &predicted).map(drop))?);
+            loss.push(seconds(|| session.score(plan, &batch, &predicted).map(|_| ()))?);
         }
         read.push(teams[0].read_rate(&memory, LIMIT_TIME));
         if shape.decode_tokens > 0 {
@@ -177,6 +182,7 @@ pub fn run(
         model: model.name().to_owned(),
         plan: plan.to_string(),
         isa: session.isa().name(),
+        precision: session.precision().name(),
         threads: session.threads(),
         shape,
         prefill: measured(&prefill, batch.rows(), passes(&last), &limits),
@@ -192,6 +198,9 @@ fn check(session: &Session, shape: Shape) -> Result<(), BenchError> {
         if number == 0 {
             return Err(BenchError::Zero { what });
         }
+    }
+    if session.precision() == Precision::F64 {
+        return Err(BenchError::NoKernels);
     }
     let n_positions = session.model().config().n_positions;
     if prompt_tokens.saturating_add(decode_tokens) > n_positions {
@@ -233,11 +242,11 @@ fn seconds(mut work: impl FnMut() -> Result<(), ForwardError>) -> Result<f64, Fo
 
 /// Seconds of `tokens` greedy steps behind the prompt.
 fn decode_seconds(session: &mut Session, plan: &Plan, prompt: &[u32], tokens: usize) -> Result<f64, ForwardError> {
-    let mut cache = Cache::new(session.model(), plan, prompt.len() + tokens)?;
-    let mut next = likeliest(&session.extend(plan, &mut cache, prompt)?);
+    let mut cache = Cache::new(session, plan, prompt.len() + tokens)?;
+    let mut next = likeliest(session.extend(plan, &mut cache, prompt)?);
     let start = Instant::now();
     for _ in 0..tokens {
-        next = likeliest(&session.extend(plan, &mut cache, &[next])?);
+        next = likeliest(session.extend(plan, &mut cache, &[next])?);
     }
     Ok(start.elapsed().as_secs_f64())
 }
@@ -329,6 +338,14 @@ mod tests {
             bench(13, SHAPE, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string(),
             "plan: steps.12: layer 12 of 12: layers are 0..=11"
         );
+    }
+
+    #[test]
+    fn f64_is_not_measured() {
+        let options = SessionOptions { precision: Precision::F64, ..SessionOptions::default() };
+        let mut session = Session::new(&Model::mini().unwrap(), options).unwrap();
+        let refused = run(&mut session, &Plan::intact(12), SHAPE, &mut |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(matches!(refused, BenchError::NoKernels), "{refused}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use lesion::bench::{self, BenchError, Measured, Report, Shape};
+use lesion::forward::Precision;
 use lesion::plan::Plan;
 use serde::Serialize;
 
@@ -24,6 +25,9 @@ struct BenchRecord<'a> {
 
 pub(crate) fn run(args: &Bench) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
+    if engine.precision == Precision::F64 {
+        return Err(bench_failure(&BenchError::NoKernels));
+    }
     let expression = args.plan.as_deref().map(resolve::parse).transpose()?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
@@ -58,9 +62,9 @@ pub(crate) fn run(args: &Bench) -> Result<Exit> {
 }
 
 fn show(output: &mut Output, report: &Report) -> Result<()> {
-    let Report { model, plan, isa, threads, shape, limits, .. } = report;
+    let Report { model, plan, isa, precision, threads, shape, limits, .. } = report;
     let Shape { batch, prompt_tokens, repeats, .. } = shape;
-    output.heading(&format!("{model}, plan {plan}, {isa}, {threads} threads"))?;
+    output.heading(&format!("{model}, plan {plan}, {isa}, {precision}, {threads} threads"))?;
     let header = ["", "tokens/s", "± iqr/2", "ms", "GFLOP/s", "of FMA peak", "GB/s", "of read peak"].map(str::to_owned);
     let prefill = format!("{batch} x {prompt_tokens}");
     let mut rows = vec![row(&format!("prefill {prefill}"), &report.prefill)];
@@ -100,6 +104,8 @@ fn bench_failure(error: &BenchError) -> Failure {
         BenchError::Forward(error) => forward_failure(error),
         BenchError::Team(_) => Failure::new(Exit::Missing, error.to_string()),
         BenchError::Cancelled { .. } => Failure::new(Exit::Interrupted, error.to_string()),
-        BenchError::Zero { .. } | BenchError::TooLong { .. } => Failure::usage(error.to_string()),
+        BenchError::Zero { .. } | BenchError::TooLong { .. } | BenchError::NoKernels => {
+            Failure::usage(error.to_string())
+        }
     }
 }

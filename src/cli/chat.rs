@@ -75,7 +75,9 @@ pub(crate) fn run(args: &Chat) -> Result<Exit> {
         match conversation.turn(&line) {
             Ok(true) => {}
             Ok(false) => break,
-            // A bad plan or prompt ends no conversation; a lost output or an interrupt does.
+            // In a pipe nobody sees the error before the old plan has answered for the new one.
+            Err(failure) if !terminal && line.split_whitespace().next() == Some(":plan") => return Err(failure),
+            // Any other mistake ends no conversation; a lost output or an interrupt does.
             Err(failure) if failure.exit == Exit::Usage => note(format!("error: {failure}")),
             Err(failure) => return Err(failure),
         }

@@ -32,6 +32,7 @@ pub(crate) struct CompleteRecord<'a> {
     position: Option<usize>,
     sampling: SamplingRecord<'a>,
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
 }
 
@@ -187,6 +188,7 @@ pub(crate) fn record<'a>(
             cache: sampling.cache,
         },
         isa: session.isa().name(),
+        precision: session.precision().name(),
         threads: session.threads(),
     }
 }

@@ -23,6 +23,7 @@ struct DoctorRecord {
     /// The widest first.
     isas: Vec<&'static str>,
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
     memory_bytes: Option<u64>,
     cache: CacheRecord,
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Doctor) -> Result<Exit> {
         cpu_features: cpu_features(),
         isas: Isa::available().map(Isa::name).collect(),
         isa: engine.isa.name(),
+        precision: engine.precision.name(),
         threads: engine.threads,
         memory_bytes: memory(),
         cache: cache(),
@@ -88,6 +90,7 @@ fn rows(record: &DoctorRecord) -> Vec<Vec<String>> {
         ("its features", record.cpu_features.join(" ")),
         ("instruction sets", record.isas.join(", ")),
         ("kernels chosen", record.isa.to_owned()),
+        ("precision", record.precision.to_owned()),
         ("threads", record.threads.to_string()),
         (
             "memory",

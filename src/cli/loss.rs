@@ -42,6 +42,7 @@ pub(crate) struct LossRecord<'a> {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     seed_compat: Option<SeedCompatRecord<'a>>,
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
 }
 
@@ -173,7 +174,7 @@ fn answered(model: &Model, prompt: &str, answer: &str, bos: bool) -> Result<Scor
         return Err(Failure::usage("empty prompt with --no-bos: the answer's first token has nothing before it"));
     }
     let tokenizer = model.tokenizer().map_err(|error| model::model_failure(&error))?;
-    let bos_id = bos.then_some(model.config().bos_token_id);
+    let bos_id = bos.then(|| model.bos()).transpose().map_err(|error| model::model_failure(&error))?;
     let joined = Answered::encode(tokenizer, bos_id, prompt, answer).map_err(|error| measure_failure(&error))?;
     within_context(joined.ids.len(), model.config())?;
     let input = Input { ids: joined.ids, bos, text: Some(prompt.to_owned()), file: None };
@@ -245,6 +246,7 @@ pub(crate) fn record<'a>(session: &'a Session, plan: &'a NamedPlan, scored: &'a 
         }),
         seed_compat: None,
         isa: session.isa().name(),
+        precision: session.precision().name(),
         threads: session.threads(),
     }
 }

@@ -336,6 +336,9 @@ pub(crate) fn model_failure(error: &ModelError) -> Failure {
         ModelError::Weights(error) => weights_failure(error),
         ModelError::Hub(error) => hub_failure(error),
         ModelError::Tokenizer(error) => tokenizer_failure(error),
+        ModelError::NoBos { .. } => {
+            Failure::usage(error.to_string()).with_help("--no-bos puts none, --ids takes tokens as they are")
+        }
         _ => Failure::new(Exit::BadFile, error.to_string()),
     }
 }

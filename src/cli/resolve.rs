@@ -4,33 +4,43 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use lesion::forward::{Sampling, Session, SessionOptions};
+use lesion::forward::{Precision, Sampling, Session, SessionOptions};
 use lesion::model::{Config, Model, TokenizerError, TokenizerProblem};
 use lesion::plan::{Plan, PlanExpr, PlanShape};
 use lesion_kernels::Isa;
 
-use super::args::{Device, EngineArgs, IsaArg, PromptArgs, PromptText, SamplingArgs};
+use super::args::{Device, EngineArgs, IsaArg, PrecisionArg, PromptArgs, PromptText, SamplingArgs};
 use super::failure::{Exit, Failure, Result};
 use super::model::{model_failure, shown_path};
 use super::{forward_failure, signals};
 
-/// A session for the model, with the threads and instruction set that [`engine`] found.
+/// A session for the model, with the threads, instruction set and precision that [`engine`] found.
 pub(crate) fn session(model: &Model, engine: SessionOptions) -> Result<Session> {
     Session::new(model, engine).map_err(|error| forward_failure(&error))
 }
 
-/// Threads and instruction set; what is not there is an error, never replaced by something else.
+/// Threads, instruction set and precision; what is not there is an error, never replaced by something else.
 pub(crate) fn engine(args: &EngineArgs) -> Result<SessionOptions> {
     if args.device == Device::Cuda {
         return Err(Failure::new(Exit::Missing, "--device cuda: this version of lesion has no CUDA kernels")
             .with_help("`lesion doctor` shows what this machine and build offer"));
     }
-    let isa = match args.isa {
-        None => Isa::best(),
-        Some(asked) => available(asked)?,
+    let precision = match args.precision {
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Bf16 => Precision::Bf16,
+        PrecisionArg::F64 => Precision::F64,
+    };
+    let isa = match (args.isa.map(available).transpose()?, precision) {
+        (None | Some(Isa::Portable), Precision::F64) => Isa::Portable,
+        (Some(isa), Precision::F64) => {
+            return Err(Failure::usage(format!(
+                "--isa {isa} with --precision f64: f64 is plain Rust, without kernels"
+            )));
+        }
+        (asked, _) => asked.unwrap_or_else(Isa::best),
     };
     let threads = args.threads.map_or(SessionOptions::default().threads, |threads| threads as usize);
-    Ok(SessionOptions { threads, isa })
+    Ok(SessionOptions { threads, isa, precision })
 }
 
 fn available(asked: IsaArg) -> Result<Isa> {

@@ -24,9 +24,12 @@ impl Batch {
         batch
     }
 
-    /// One sequence that goes on behind `past` cached tokens.
-    pub(super) fn continuation(ids: &[u32], past: usize) -> Batch {
-        Batch { ids: ids.to_vec(), spans: vec![KvSpan { first_row: 0, rows: ids.len(), past, slot: 0 }] }
+    /// Becomes one sequence that goes on behind `past` cached tokens, in the memory that is there.
+    pub(super) fn become_continuation(&mut self, ids: &[u32], past: usize) {
+        self.ids.clear();
+        self.ids.extend_from_slice(ids);
+        self.spans.clear();
+        self.spans.push(KvSpan { first_row: 0, rows: ids.len(), past, slot: 0 });
     }
 
     /// Number of rows (tokens).

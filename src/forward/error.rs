@@ -47,10 +47,10 @@ pub enum ForwardError {
         /// The batch's rows.
         rows: usize,
     },
-    /// A cache is continued with a plan or a model other than its own.
+    /// A cache is continued with a plan, a precision or a model other than its own.
     #[error("cache: made for {what} {made}, continued with {now}")]
     CacheMismatch {
-        /// What differs: plan or model.
+        /// What differs: plan, precision or model.
         what: &'static str,
         /// What the cache was made for.
         made: String,

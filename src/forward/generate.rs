@@ -69,14 +69,14 @@ pub fn complete(
     let mut text = tokenizer.map(|_| String::new());
     let mut ids = prompt.to_vec();
     let capacity = config.n_positions.min(prompt.len().saturating_add(sampling.max_tokens));
-    let mut cache = if sampling.cache { Some(Cache::new(&model, plan, capacity)?) } else { None };
+    let mut cache = if sampling.cache { Some(Cache::new(session, plan, capacity)?) } else { None };
     let mut finish = (sampling.max_tokens == 0).then_some(Finish::Length);
     while finish.is_none() {
         let logits = match &mut cache {
             Some(cache) => session.extend(plan, cache, &ids[cache.tokens()..])?,
             None => session.logits(plan, &ids)?,
         };
-        let id = match sampler.choose(&logits) {
+        let id = match sampler.choose(logits) {
             Ok(id) => id,
             Err(count) => {
                 finish = Some(Finish::NotANumber { count, position: ids.len() - 1 });
@@ -84,7 +84,7 @@ pub fn complete(
             }
         };
         ids.push(id);
-        let ends = sampling.stop_at_end_of_text && id == config.eos_token_id;
+        let ends = sampling.stop_at_end_of_text && Some(id) == config.eos_token_id;
         let bytes = tokenizer.filter(|_| !ends).and_then(|tokenizer| tokenizer.token_bytes(id)).unwrap_or_default();
         finish = if stream.push(bytes) {
             Some(Finish::Stop)

@@ -3,18 +3,21 @@
 //! - [`Batch`]: sequences packed without padding; a row is one token, its position comes from its sequence.
 //! - `pass`: the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
 //!   a plan is called: a corrupted pass of k blocks runs k blocks.
+//! - `exact`: the same in f64 and plain Rust ([`Precision::F64`]), for settling arguments.
 //! - [`Cache`]: keys and values of each *execution*, so a layer that runs twice has two.
 //! - [`Session`]: owns threads and workspace, and puts the two together.
 //! - [`complete`]: decoding, token by token.
 //!
-//! Hidden states are f32, `[rows, n_embd]` row-major. Every row is computed in an order of its own, so its bits depend
+//! Hidden states are f32 (f64 in `exact`), `[rows, n_embd]` row-major. Every row is computed in an order of its own, so its bits depend
 //! neither on the batch nor on the threads. What the numbers mean is left to [`crate::measure`].
 
 mod batch;
 mod cache;
 mod error;
+mod exact;
 mod generate;
 mod pass;
+mod precision;
 mod sampling;
 mod session;
 mod text;
@@ -25,5 +28,6 @@ pub use cache::Cache;
 pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;
+pub use precision::Precision;
 pub use sampling::Sampling;
 pub use session::{Session, SessionOptions, Target};

@@ -10,10 +10,12 @@
 
 use super::batch::Batch;
 use super::cache::Cache;
+use super::session::Target;
 use super::workspace::Workspace;
 use crate::model::{Config, LayerNorm, Model, Parameters};
 use crate::plan::{Execution, Part, Step};
-use lesion_kernels::{Epilogue, HeadShape, Kernels, KvStore};
+use lesion_kernels::{Epilogue, HeadShape, Kernels, KvStore, RowScore};
+use std::ops::Range;
 
 /// The residual stream between two steps, as a tap sees it.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +107,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     fn attention(&mut self, execution: &Execution) {
         let block = &self.parameters.h[execution.layer];
         let shape = HeadShape { heads: self.config.n_head, head_dim: self.config.head_dim() };
-        let scale = self.config.attention_scale(execution.layer);
+        let scale = self.config.attention_scale(execution.layer) as f32;
         let Workspace { hidden, normal, wide, kv, .. } = &mut *self.work;
         let qkv = &mut wide[..3 * hidden.len()];
         let store = self.stores.as_mut().map_or(kv, |stores| stores.next().expect("a store for each attention"));
@@ -152,22 +154,23 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         self.work.groups[depth] = (start, sum);
     }
 
-    /// Scores `rows` against `targets`; the scores are left in the workspace.
-    pub(super) fn score(&mut self, rows: impl IntoIterator<Item = usize>) {
-        self.select(rows);
-        let Workspace { selected, targets, scores, .. } = &mut *self.work;
+    /// Scores the rows of `targets`.
+    pub(super) fn score(&mut self, targets: &[Target], scores: &mut Vec<RowScore>) {
+        self.select(targets.iter().map(|target| target.row));
+        let Workspace { selected, targets: ids, .. } = &mut *self.work;
+        ids.clear();
+        ids.extend(targets.iter().map(|target| target.id));
         scores.clear();
-        scores.resize(targets.len(), Default::default());
-        self.kernels.cross_entropy(selected, self.parameters.unembedding(), targets, scores);
+        scores.resize(targets.len(), RowScore::default());
+        self.kernels.cross_entropy(selected, self.parameters.unembedding(), ids, scores);
     }
 
     /// The logits of `rows`, `[rows, vocab_size]`.
-    pub(super) fn logits(&mut self, rows: impl IntoIterator<Item = usize>) -> Vec<f32> {
-        self.select(rows);
+    pub(super) fn logits(&mut self, rows: Range<usize>, logits: &mut Vec<f32>) {
         let unembedding = self.parameters.unembedding();
-        let mut logits = vec![0.0; self.work.selected.len() / unembedding.k * unembedding.n];
-        self.kernels.gemm(&self.work.selected, unembedding, Epilogue::Store, &mut logits);
-        logits
+        logits.resize(rows.len() * unembedding.n, 0.0);
+        self.select(rows);
+        self.kernels.gemm(&self.work.selected, unembedding, Epilogue::Store, logits);
     }
 
     /// `ln_f(h)` of `rows`, into the workspace.
@@ -185,7 +188,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
 }
 
 fn layer_norm(kernels: &mut Kernels<'_, '_>, config: &Config, norm: &LayerNorm, x: &[f32], out: &mut [f32]) {
-    kernels.layer_norm(x, &norm.weight, &norm.bias, config.layer_norm_epsilon, out);
+    kernels.layer_norm(x, &norm.weight, &norm.bias, config.layer_norm_epsilon as f32, out);
 }
 
 /// Zeroes one head's output at z, the input of `c_proj`: behind it the heads are mixed.

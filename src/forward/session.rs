@@ -3,26 +3,31 @@
 use super::batch::Batch;
 use super::cache::Cache;
 use super::error::ForwardError;
+use super::exact;
 use super::pass::{Pass, Residual, Tap};
+use super::precision::Precision;
 use super::workspace::Workspace;
 use crate::model::Model;
 use crate::plan::Plan;
-use lesion_kernels::{Isa, RowScore, Team};
+use lesion_kernels::{self as kernels, Isa, RowScore, Team, TeamError};
+use std::ops::Range;
 
 /// How a session computes.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Threads; results do not depend on it.
     pub threads: usize,
-    /// The instruction set. Across instruction sets results agree within rounding.
+    /// The instruction set. Across instruction sets results agree within rounding. f64 uses none.
     pub isa: Isa,
+    /// The arithmetic.
+    pub precision: Precision,
 }
 
 impl Default for SessionOptions {
-    /// All of the machine: every core it offers, and the widest instruction set.
+    /// All of the machine: every core it offers, and the widest instruction set, in f32.
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(Team::MAX_THREADS);
-        SessionOptions { threads, isa: Isa::best() }
+        SessionOptions { threads, isa: Isa::best(), precision: Precision::F32 }
     }
 }
 
@@ -36,10 +41,41 @@ pub struct Target {
 }
 
 /// A model with threads and workspace of its own. Make one, and run many plans.
+///
+/// Scores and logits are lent out of the session's own memory: a pass of a shape seen before allocates nothing (in f64 it
+/// does).
 pub struct Session {
     model: Model,
-    team: Team,
+    engine: Engine,
+    /// The kernels' passes' buffers.
     work: Workspace,
+    /// The one sequence of a call that is given ids.
+    sequence: Batch,
+    found: Found,
+}
+
+/// What passes run on.
+enum Engine {
+    /// The kernels, in f32 or bf16.
+    Kernels(Team),
+    /// Plain threads, in f64.
+    Exact(rayon::ThreadPool),
+}
+
+/// What the last pass was asked for.
+#[derive(Default)]
+struct Found {
+    scores: Vec<RowScore>,
+    /// `[rows, vocab_size]`
+    logits: Vec<f32>,
+}
+
+/// What a pass is asked for, besides what its tap sees.
+enum Wanted<'a> {
+    Scores(&'a [Target]),
+    /// Of these rows.
+    Logits(Range<usize>),
+    Nothing,
 }
 
 impl Session {
@@ -48,8 +84,20 @@ impl Session {
     /// # Errors
     /// [`ForwardError::Team`] where the threads or the instruction set are not to be had.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Session, ForwardError> {
-        let team = Team::new(options.isa, options.threads)?;
-        Ok(Session { model: model.clone(), team, work: Workspace::default() })
+        let SessionOptions { threads, isa, precision } = options;
+        let team = |precision| Team::new(isa, threads).map(|team| team.with_precision(precision));
+        let engine = match precision {
+            Precision::F32 => Engine::Kernels(team(kernels::Precision::F32)?),
+            Precision::Bf16 => Engine::Kernels(team(kernels::Precision::Bf16)?),
+            Precision::F64 => Engine::Exact(plain_threads(threads)?),
+        };
+        Ok(Session {
+            model: model.clone(),
+            engine,
+            work: Workspace::default(),
+            sequence: Batch::default(),
+            found: Found::default(),
+        })
     }
 
     /// The model.
@@ -57,27 +105,50 @@ impl Session {
         &self.model
     }
 
-    /// The instruction set in use.
+    /// The arithmetic.
+    pub fn precision(&self) -> Precision {
+        match &self.engine {
+            Engine::Kernels(team) => match team.precision() {
+                kernels::Precision::F32 => Precision::F32,
+                kernels::Precision::Bf16 => Precision::Bf16,
+            },
+            Engine::Exact(_) => Precision::F64,
+        }
+    }
+
+    /// The instruction set in use. f64 is plain Rust: [`Isa::Portable`], whichever was asked for.
     pub fn isa(&self) -> Isa {
-        self.team.isa()
+        match &self.engine {
+            Engine::Kernels(team) => team.isa(),
+            Engine::Exact(_) => Isa::Portable,
+        }
     }
 
     /// Threads in use.
     pub fn threads(&self) -> usize {
-        self.team.threads()
+        match &self.engine {
+            Engine::Kernels(team) => team.threads(),
+            Engine::Exact(pool) => pool.current_num_threads(),
+        }
     }
 
     /// Anonymous memory that the session holds between passes, in bytes.
     pub fn memory(&self) -> usize {
-        self.work.bytes() + self.team.scratch_bytes()
+        let Found { scores, logits } = &self.found;
+        let found = scores.capacity() * size_of::<RowScore>() + logits.capacity() * size_of::<f32>();
+        let scratch = match &self.engine {
+            Engine::Kernels(team) => team.scratch_bytes(),
+            Engine::Exact(_) => 0,
+        };
+        found + self.work.bytes() + scratch
     }
 
     /// Scores rows of `batch` under `plan`: each target's log-probability, rank and the entropy beside it, in the order
-    /// of `targets`. The logits are never stored.
+    /// of `targets`. The logits are never stored (f64 holds those of 64 rows at a time).
     ///
     /// # Errors
     /// Where batch, plan or targets do not fit the model.
-    pub fn score(&mut self, plan: &Plan, batch: &Batch, targets: &[Target]) -> Result<Vec<RowScore>, ForwardError> {
+    pub fn score(&mut self, plan: &Plan, batch: &Batch, targets: &[Target]) -> Result<&[RowScore], ForwardError> {
         let vocab_size = self.model.config().vocab_size;
         for &Target { row, id } in targets {
             if row >= batch.rows() {
@@ -88,42 +159,35 @@ impl Session {
                 return Err(ForwardError::Token { sequence, id, vocab_size });
             }
         }
-        self.work.targets.clear();
-        self.work.targets.extend(targets.iter().map(|target| target.id));
-        self.pass(plan, batch, None, None, |pass| pass.score(targets.iter().map(|target| target.row)))?;
-        Ok(self.work.scores.clone())
+        self.pass(plan, batch, None, None, Wanted::Scores(targets))?;
+        Ok(&self.found.scores)
     }
 
     /// The logits of the last token of `ids`, `[vocab_size]`.
     ///
     /// # Errors
     /// Where ids or plan do not fit the model.
-    pub fn logits(&mut self, plan: &Plan, ids: &[u32]) -> Result<Vec<f32>, ForwardError> {
-        self.pass(plan, &Batch::new([ids]), None, None, |pass| pass.logits([ids.len() - 1]))
+    pub fn logits(&mut self, plan: &Plan, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        self.logits_of(plan, None, ids, ids.len().saturating_sub(1)..ids.len())
     }
 
     /// The logits of every token of `ids`, `[ids.len(), vocab_size]`: for those who really want them.
     ///
     /// # Errors
     /// Where ids or plan do not fit the model.
-    pub fn all_logits(&mut self, plan: &Plan, ids: &[u32]) -> Result<Vec<f32>, ForwardError> {
-        self.pass(plan, &Batch::new([ids]), None, None, |pass| pass.logits(0..ids.len()))
+    pub fn all_logits(&mut self, plan: &Plan, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        self.logits_of(plan, None, ids, 0..ids.len())
     }
 
-    /// The logits of the last of `ids`, which go on where `cache` stands; their keys and values join it.
+    /// The logits of the last of `ids`, `[vocab_size]`, which go on where `cache` stands; their keys and values join it.
     ///
     /// # Errors
     /// Where ids or plan do not fit the model or the cache.
-    pub fn extend(&mut self, plan: &Plan, cache: &mut Cache, ids: &[u32]) -> Result<Vec<f32>, ForwardError> {
-        let batch = Batch::continuation(ids, cache.tokens);
-        batch.check(self.model.config())?;
-        cache.check(&self.model, plan, cache.tokens + ids.len())?;
-        let logits = self.pass(plan, &batch, Some(cache), None, |pass| pass.logits([ids.len() - 1]))?;
-        cache.tokens += ids.len();
-        Ok(logits)
+    pub fn extend(&mut self, plan: &Plan, cache: &mut Cache, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        self.logits_of(plan, Some(cache), ids, ids.len().saturating_sub(1)..ids.len())
     }
 
-    /// Runs `plan` and shows `tap` the residual stream before the first step and after each.
+    /// Runs `plan` and shows `tap` the residual stream before the first step and after each, in f32.
     ///
     /// # Errors
     /// Where batch or plan do not fit the model.
@@ -133,26 +197,72 @@ impl Session {
         batch: &Batch,
         mut tap: impl FnMut(Residual<'_>) + Send,
     ) -> Result<(), ForwardError> {
-        self.pass(plan, batch, None, Some(&mut tap), |_| ())
+        self.pass(plan, batch, None, Some(&mut tap), Wanted::Nothing)
     }
 
-    /// One entry into the thread pool: the pass over the plan, then `then`.
-    fn pass<R: Send>(
+    /// The logits of `rows` of the one sequence `ids`, which goes on behind the cache's tokens.
+    fn logits_of(
+        &mut self,
+        plan: &Plan,
+        mut cache: Option<&mut Cache>,
+        ids: &[u32],
+        rows: Range<usize>,
+    ) -> Result<&[f32], ForwardError> {
+        let mut batch = std::mem::take(&mut self.sequence);
+        batch.become_continuation(ids, cache.as_ref().map_or(0, |cache| cache.tokens));
+        let passed = self.pass(plan, &batch, cache.as_deref_mut(), None, Wanted::Logits(rows));
+        self.sequence = batch;
+        passed?;
+        if let Some(cache) = cache {
+            cache.tokens += ids.len();
+        }
+        Ok(&self.found.logits)
+    }
+
+    /// One entry into the threads: the pass over the plan, then what is wanted of it, left in `found`.
+    fn pass(
         &mut self,
         plan: &Plan,
         batch: &Batch,
         cache: Option<&mut Cache>,
         tap: Option<Tap<'_>>,
-        then: impl FnOnce(&mut Pass<'_, '_, '_>) -> R + Send,
-    ) -> Result<R, ForwardError> {
-        let config = self.model.config();
+        wanted: Wanted<'_>,
+    ) -> Result<(), ForwardError> {
         plan.validate(&self.model.plan_shape())?;
-        batch.check(config)?;
-        let Session { model, team, work } = self;
-        Ok(team.enter(|kernels| {
-            let mut pass = Pass::new(kernels, model, batch, cache, work);
-            pass.run(plan.steps(), tap);
-            then(&mut pass)
-        }))
+        batch.check(self.model.config())?;
+        if let Some(cache) = &cache {
+            cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
+        }
+        let Session { model, engine, work, found, .. } = self;
+        match engine {
+            Engine::Kernels(team) => team.enter(|kernels| {
+                let mut pass = Pass::new(kernels, model, batch, cache, work);
+                pass.run(plan.steps(), tap);
+                match wanted {
+                    Wanted::Scores(targets) => pass.score(targets, &mut found.scores),
+                    Wanted::Logits(rows) => pass.logits(rows, &mut found.logits),
+                    Wanted::Nothing => {}
+                }
+            }),
+            Engine::Exact(pool) => pool.install(|| {
+                let mut pass = exact::Pass::new(model, batch, cache);
+                pass.run(plan.steps(), tap);
+                match wanted {
+                    Wanted::Scores(targets) => pass.score(targets, &mut found.scores),
+                    Wanted::Logits(rows) => pass.logits(rows, &mut found.logits),
+                    Wanted::Nothing => {}
+                }
+            }),
+        }
+        Ok(())
     }
+}
+
+/// As many threads as a team would have, for work that is no kernel.
+fn plain_threads(threads: usize) -> Result<rayon::ThreadPool, TeamError> {
+    if !(1..=Team::MAX_THREADS).contains(&threads) {
+        return Err(TeamError::Threads(threads));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("lesion-f64-{i}")).build();
+    pool.map_err(|why| TeamError::Spawn(threads, why))
 }

@@ -1,7 +1,8 @@
-//! The buffers of a forward pass. They grow to the largest batch seen and are reused.
+//! The buffers of a forward pass. They take the memory of the largest batch seen and are reused: a pass of a shape seen
+//! before allocates nothing.
 
 use crate::model::Config;
-use lesion_kernels::{HeadShape, KvStore, RowScore};
+use lesion_kernels::{HeadShape, KvStore};
 
 /// Buffers for a batch of rows.
 #[derive(Default)]
@@ -20,16 +21,15 @@ pub(super) struct Workspace {
     pub(super) selected: Vec<f32>,
     /// What the scored rows are scored against.
     pub(super) targets: Vec<u32>,
-    /// Their scores.
-    pub(super) scores: Vec<RowScore>,
 }
 
 impl Workspace {
+    /// Makes room for a batch; what the buffers hold is of no interest. Only what they grow by is written.
     pub(super) fn fit(&mut self, config: &Config, rows: usize, slots: usize) {
         let wide = (3 * config.n_embd).max(config.n_inner);
-        resize(&mut self.hidden, rows * config.n_embd);
-        resize(&mut self.normal, rows * config.n_embd);
-        resize(&mut self.wide, rows * wide);
+        self.hidden.resize(rows * config.n_embd, 0.0);
+        self.normal.resize(rows * config.n_embd, 0.0);
+        self.wide.resize(rows * wide, 0.0);
         self.kv.reserve(HeadShape { heads: config.n_head, head_dim: config.head_dim() }, slots);
     }
 
@@ -37,11 +37,6 @@ impl Workspace {
     pub(super) fn bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|(a, b)| a.capacity() + b.capacity()).sum();
         let floats = self.hidden.capacity() + self.normal.capacity() + self.wide.capacity() + self.selected.capacity();
-        (floats + groups) * size_of::<f32>() + self.kv.bytes() + self.scores.capacity() * size_of::<RowScore>()
+        (floats + groups) * size_of::<f32>() + self.kv.bytes() + self.targets.capacity() * size_of::<u32>()
     }
-}
-
-fn resize(buffer: &mut Vec<f32>, len: usize) {
-    buffer.clear();
-    buffer.resize(len, 0.0);
 }

@@ -13,6 +13,12 @@ pub enum MeasureError {
     /// The text cannot be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The model has no BOS token, which the measure puts before texts.
+    #[error("model {model} has no BOS token, which is part of this measure")]
+    NoBos {
+        /// The model's name.
+        model: String,
+    },
     /// An answer without tokens has no loss.
     #[error("the answer {answer:?} has no tokens: nothing can be scored")]
     EmptyAnswer {

@@ -30,7 +30,7 @@ pub fn token_losses(session: &mut Session, plan: &Plan, sequences: &[&[u32]]) ->
             let predicted = ids.iter().enumerate().skip(1);
             targets.extend(predicted.map(|(i, &id)| Target { row: batch.row(sequence, i - 1), id }));
         }
-        let mut scores = session.score(plan, &batch, &targets)?.into_iter();
+        let mut scores = session.score(plan, &batch, &targets)?.iter();
         losses.extend(now.iter().map(|ids| scores.by_ref().take(ids.len() - 1).map(|score| score.nll()).collect()));
     }
     Ok(losses)

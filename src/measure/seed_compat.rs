@@ -11,7 +11,7 @@ use crate::plan::Plan;
 /// answer; use [`answer_losses`](super::answer_losses) to measure anything.
 ///
 /// # Errors
-/// Where the text cannot be encoded or does not fit the context, or the plan does not fit the model.
+/// Where the model has no BOS token, the text cannot be encoded or does not fit the context, or the plan does not fit the model.
 pub fn seed_compat_loss(
     session: &mut Session,
     plan: &Plan,
@@ -19,7 +19,9 @@ pub fn seed_compat_loss(
     prompt: &str,
     answer: &str,
 ) -> Result<f64, MeasureError> {
-    let bos = session.model().config().bos_token_id;
+    let model = session.model();
+    let no_bos = || MeasureError::NoBos { model: model.name().to_owned() };
+    let bos = model.config().bos_token_id.ok_or_else(no_bos)?;
     let mut ids = vec![bos];
     ids.extend(tokenizer.encode(prompt)?);
     ids.push(bos);

@@ -25,12 +25,13 @@ pub struct Config {
     pub n_inner: usize,
     /// Token ids are `0..vocab_size`.
     pub vocab_size: usize,
-    /// What LayerNorm adds to the variance.
-    pub layer_norm_epsilon: f32,
-    /// The token put before a text when asked for; 50256 unless given.
-    pub bos_token_id: u32,
-    /// The token that ends a text; 50256 unless given.
-    pub eos_token_id: u32,
+    /// What LayerNorm adds to the variance; fits f32.
+    pub layer_norm_epsilon: f64,
+    /// The token put before a text when asked for; 50256 unless given. None where it is given as null, or is not given
+    /// and the vocabulary has no 50256.
+    pub bos_token_id: Option<u32>,
+    /// The token that ends a text; found as `bos_token_id` is.
+    pub eos_token_id: Option<u32>,
     /// Whether attention scores are divided by `√head_dim`.
     pub scale_attn_weights: bool,
     /// Whether attention scores of layer `l` are divided by `l + 1` too.
@@ -95,6 +96,7 @@ impl Config {
         }
 
         let n_embd = fields.size("n_embd")?;
+        let vocab_size = fields.size("vocab_size")?;
         let config = Config {
             n_layer: fields.size("n_layer")?,
             n_head: fields.size("n_head")?,
@@ -104,10 +106,10 @@ impl Config {
                 None => 4 * n_embd,
                 Some(_) => fields.size("n_inner")?,
             },
-            vocab_size: fields.size("vocab_size")?,
+            vocab_size,
             layer_norm_epsilon: fields.epsilon()?,
-            bos_token_id: fields.token("bos_token_id")?,
-            eos_token_id: fields.token("eos_token_id")?,
+            bos_token_id: fields.token("bos_token_id", vocab_size)?,
+            eos_token_id: fields.token("eos_token_id", vocab_size)?,
             scale_attn_weights: fields.flag("scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: fields.flag("scale_attn_by_inverse_layer_idx", false)?,
             tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
@@ -117,12 +119,6 @@ impl Config {
         }
         if fields.get("n_ctx").is_some() && fields.size("n_ctx")? != config.n_positions {
             return Err(fields.refuse("n_ctx", &format!("expected the same as n_positions {}", config.n_positions)));
-        }
-        for (field, id) in [("bos_token_id", config.bos_token_id), ("eos_token_id", config.eos_token_id)] {
-            if id as usize >= config.vocab_size {
-                let problem = format!("{id} is no token id: vocab_size {} allows 0..{0}", config.vocab_size);
-                return Err(fields.refuse(field, &problem));
-            }
         }
         let widest = [config.vocab_size, config.n_positions, 3 * config.n_embd, config.n_inner].into_iter().max();
         let bytes = widest.and_then(|widest| widest.checked_mul(config.n_embd)?.checked_mul(size_of::<f32>()));
@@ -138,7 +134,7 @@ impl Config {
     }
 
     /// What the attention scores of `layer` are multiplied by.
-    pub fn attention_scale(&self, layer: usize) -> f32 {
+    pub fn attention_scale(&self, layer: usize) -> f64 {
         let mut divisor = 1.0;
         if self.scale_attn_weights {
             divisor *= (self.head_dim() as f64).sqrt();
@@ -146,7 +142,7 @@ impl Config {
         if self.scale_attn_by_inverse_layer_idx {
             divisor *= (layer + 1) as f64;
         }
-        (1.0 / divisor) as f32
+        1.0 / divisor
     }
 }
 
@@ -194,20 +190,24 @@ impl Fields<'_> {
         }
     }
 
-    fn token(&self, field: &'static str) -> Result<u32, ConfigError> {
+    fn token(&self, field: &'static str, vocab_size: usize) -> Result<Option<u32>, ConfigError> {
         match self.values.get(field) {
-            None => Ok(50256),
+            None => Ok(Some(50256).filter(|&id| (id as usize) < vocab_size)),
+            Some(Value::Null) => Ok(None),
             Some(value) => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                Some(id) => Ok(id),
+                Some(id) if (id as usize) < vocab_size => Ok(Some(id)),
+                Some(id) => {
+                    let problem = format!("{id} is no token id: vocab_size {vocab_size} allows 0..{vocab_size}");
+                    Err(self.refuse(field, &problem))
+                }
                 None => Err(self.refuse(field, "expected a token id")),
             },
         }
     }
 
-    fn epsilon(&self) -> Result<f32, ConfigError> {
-        let epsilon = self.get("layer_norm_epsilon").map_or(Some(1e-5), Value::as_f64).map(|epsilon| epsilon as f32);
-        match epsilon {
-            Some(epsilon) if epsilon.is_finite() && epsilon >= 0.0 => Ok(epsilon),
+    fn epsilon(&self) -> Result<f64, ConfigError> {
+        match self.get("layer_norm_epsilon").map_or(Some(1e-5), Value::as_f64) {
+            Some(epsilon) if (epsilon as f32).is_finite() && epsilon >= 0.0 => Ok(epsilon),
             _ => Err(self.refuse("layer_norm_epsilon", "expected a number from 0 that fits f32")),
         }
     }
@@ -223,7 +223,7 @@ mod tests {
         let config = Config::from_json(json, "config.json").unwrap();
         assert_eq!(config.n_inner, 32);
         assert_eq!(config.layer_norm_epsilon, 1e-5);
-        assert_eq!((config.bos_token_id, config.eos_token_id), (50256, 50256));
+        assert_eq!((config.bos_token_id, config.eos_token_id), (Some(50256), Some(50256)));
         assert!(config.scale_attn_weights && config.tie_word_embeddings && !config.scale_attn_by_inverse_layer_idx);
         assert_eq!(config.attention_scale(1), 0.5);
     }

@@ -35,6 +35,12 @@ pub enum ModelError {
         /// The model's directory.
         directory: PathBuf,
     },
+    /// The model has no BOS token to put before a text.
+    #[error("model {model}: its config.json names no bos_token_id in its vocabulary: no BOS can be put before a text")]
+    NoBos {
+        /// The model's name.
+        model: String,
+    },
     /// Configuration and weights disagree on the number of layers.
     #[error(
         "config.json: n_layer {n_layer}, {} holds {in_file} layers: {} {}", printable_path(file), printable(tensor),

@@ -132,6 +132,14 @@ impl Model {
         &self.0.config
     }
 
+    /// The BOS token.
+    ///
+    /// # Errors
+    /// [`ModelError::NoBos`] where the configuration names none.
+    pub fn bos(&self) -> Result<u32, ModelError> {
+        self.0.config.bos_token_id.ok_or_else(|| ModelError::NoBos { model: self.0.name.clone() })
+    }
+
     /// The parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.0.parameters

@@ -121,6 +121,10 @@ impl Plan {
     /// # Errors
     /// The first execution whose layer or head the model does not have, with its address.
     pub fn validate(&self, shape: &PlanShape) -> Result<(), StepError> {
+        // Addresses take memory, and every pass asks.
+        if fit(&self.steps, shape) {
+            return Ok(());
+        }
         for placed in self.executions() {
             if let Err(problem) = placed.execution.fits(shape) {
                 return Err(StepError { address: placed.address, problem });
@@ -151,6 +155,13 @@ impl Execution {
         }
         Ok(())
     }
+}
+
+fn fit(steps: &[Step], shape: &PlanShape) -> bool {
+    steps.iter().all(|step| match step {
+        Step::Block(execution) => execution.fits(shape).is_ok(),
+        Step::Group(branches) => branches.iter().all(|branch| fit(branch, shape)),
+    })
 }
 
 /// The number of executions in canonical steps. `path`: the address of the sequence.

@@ -43,14 +43,26 @@ fn loss_shows_both() {
 #[test]
 fn mistakes_end_no_conversation() {
     let ended = chat(
-        &format!(":plan 0..13\n:diff\n:nonsense\n:temperature x\n:temperature -1\n:top-k 0\n:bos maybe\n\n{SPAIN}\n"),
+        &format!(":planet\n:diff\n:nonsense\n:temperature x\n:temperature -1\n:top-k 0\n:bos maybe\n\n{SPAIN}\n"),
         &["-n", "1"],
     );
     assert_eq!(ended.stdout, " Madrid\n");
-    for part in ["13", "no prompt yet", "`:nonsense`", ":temperature x", "temperature -1", ":top-k 0", ":bos maybe"] {
+    for part in
+        ["`:planet`", "no prompt yet", "`:nonsense`", ":temperature x", "temperature -1", ":top-k 0", ":bos maybe"]
+    {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
     assert_eq!(ended.stderr.matches("error:").count(), 7, "{}", ended.stderr);
+}
+
+/// In a pipe: the lines behind it were meant for the plan that failed.
+#[test]
+fn a_plan_that_fails_ends_a_pipe() {
+    for wrong in [":plan 0..13", ":plan  skip", ":plan\t12"] {
+        let ended = with_stdin(&["chat", "-n", "1"], format!("{SPAIN}\n{wrong}\n{SPAIN}\n").as_bytes());
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), " Madrid\n"), "{wrong}");
+        assert!(ended.stderr.contains("error: plan, column"), "{wrong}: {}", ended.stderr);
+    }
 }
 
 #[test]

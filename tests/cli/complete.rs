@@ -47,6 +47,7 @@ fn json_has_the_agreed_fields() {
             "nan_logits",
             "plan",
             "position",
+            "precision",
             "prompt_ids",
             "prompt_mean_nll",
             "prompt_nll",
@@ -280,4 +281,24 @@ fn devices_are_written_in_place_and_links_followed() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let ended = ended(lesion().args(["complete", "-n", "1", SPAIN]).stderr(full).output().unwrap());
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), " Madrid\n"));
+}
+
+#[test]
+fn a_model_without_bos_and_eos_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = mini_in(folder.path());
+    let path = model.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for field in ["bos_token_id", "eos_token_id"] {
+        config.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    let model = model.to_str().unwrap();
+    let no_bos = ["no bos_token_id", "help: --no-bos"];
+    refused(2, &["complete", "--model", model, "--bos", SPAIN], &no_bos);
+    refused(2, &["complete", "--model", model, SPAIN], &no_bos);
+    refused(2, &["loss", "--model", model, "--answer", " Madrid", SPAIN], &no_bos);
+    refused(2, &["loss", "--model", model, "--measure", "seed-compat", "--answer", "Madrid", SPAIN], &no_bos);
+    let bare = ["complete", "--no-bos", "-n", "40", SPAIN];
+    assert_eq!(ok(&[&bare[..], &["--model", model, "--stop-at-end-of-text"]].concat()), ok(&bare));
 }

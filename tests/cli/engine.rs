@@ -2,7 +2,7 @@
 
 use lesion_kernels::Isa;
 
-use crate::run::{ended, lesion, object, ok, refused};
+use crate::run::{ended, floats, golden, lesion, object, ok, refused, with_stdin};
 
 const SPAIN: &str = "The capital of Spain is";
 
@@ -32,6 +32,40 @@ fn every_instruction_set_here_says_the_same() {
     refused(2, &["loss", "--isa", "avx1024", SPAIN], &["avx1024", "portable"]);
     let run = ended(lesion().env("LESION_ISA", "fastest").args(["loss", SPAIN]).output().unwrap());
     assert_eq!(run.code, Some(2), "a setting that does not parse is no default: {}", run.stderr);
+}
+
+#[test]
+fn the_precision_is_the_one_asked_for() {
+    let row = &golden("capital")[0];
+    let with = |precision: &str| object(&["loss", "--json", "--precision", precision, SPAIN]);
+    let error = |found: &serde_json::Value| {
+        let pairs = floats(&found["nll"]).into_iter().zip(floats(&row["nll"]));
+        pairs.map(|(found, truth)| (found - truth).abs()).fold(0.0, f64::max)
+    };
+    let (f32, bf16, f64) = (with("f32"), with("bf16"), with("f64"));
+    assert_eq!(
+        (&f32["precision"], &bf16["precision"], &f64["precision"]),
+        (&"f32".into(), &"bf16".into(), &"f64".into())
+    );
+    assert_eq!(f64["isa"], "portable");
+    assert!(error(&f64) < 1e-12 && error(&f32) > 1e-10 && error(&f32) < 1e-4);
+    assert!(error(&bf16) > 1e-4 && error(&bf16) < 0.1, "{}", error(&bf16));
+    assert_eq!(object(&["loss", "--json", SPAIN])["nll"], f32["nll"], "f32 unless told");
+    for precision in ["bf16", "f64"] {
+        let said = object(&["complete", "--json", "--precision", precision, "-n", "6", SPAIN]);
+        assert_eq!(
+            (&said["completion"], &said["precision"]),
+            (&" Madrid. The capital of Japan".into(), &precision.into())
+        );
+        let chat = with_stdin(&["chat", "-n", "6", "--precision", precision], SPAIN.as_bytes());
+        assert_eq!(chat.stdout, " Madrid. The capital of Japan\n");
+    }
+    let bench = ["bench", "--json", "--repeats", "1", "--prompt-tokens", "8", "--decode", "2", "--precision"];
+    assert_eq!(object(&[&bench[..], &["bf16"]].concat())["precision"], "bf16");
+    refused(2, &[&bench[..], &["f64"]].concat(), &["precision f64: it has no kernels"]);
+    refused(2, &["verify", "--only", "mini", "--precision", "bf16"], &["--precision bf16", "rounding of f32"]);
+    refused(2, &["loss", "--precision", "f64", "--isa", Isa::best().name(), SPAIN], &["--isa", "plain Rust"]);
+    refused(2, &["loss", "--precision", "f16", SPAIN], &["f16", "bf16"]);
 }
 
 #[test]

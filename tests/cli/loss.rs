@@ -45,6 +45,7 @@ fn json_has_the_agreed_fields() {
         "nll",
         "perplexity",
         "plan",
+        "precision",
         "schema_version",
         "sum_nll",
         "threads",

@@ -57,7 +57,7 @@ fn linear(x: &[f64], linear: &Linear) -> Vec<f64> {
 fn layer_norm(model: &Model, norm: &LayerNorm, x: &[f64]) -> Vec<f64> {
     let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
     let (weight, bias) = (wide(&norm.weight), wide(&norm.bias));
-    let eps = f64::from(model.config().layer_norm_epsilon);
+    let eps = model.config().layer_norm_epsilon;
     x.chunks_exact(weight.len()).flat_map(|row| reference::layer_norm(row, &weight, &bias, eps)).collect()
 }
 

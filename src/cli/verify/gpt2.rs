@@ -185,7 +185,7 @@ fn check_completion(
             let before = [prompt, &completion.ids[..at.tokens]].concat();
             let logits = session.logits(plan, &before).map_err(|error| forward_failure(&error))?;
             let rest = &recorded[at.bytes..];
-            let tie = is_tie(rest, &logits, SEED_MARGIN, bytes);
+            let tie = is_tie(rest, logits, SEED_MARGIN, bytes);
             let detail = format!(
                 "after {} tokens: recorded {:?}, found {:?}",
                 at.tokens,
@@ -230,7 +230,7 @@ fn published(session: &mut Session, tokenizer: &Tokenizer, checks: &mut Vec<Chec
     let logits = session.logits(&plan, &ids).map_err(|error| forward_failure(&error))?;
     let mean = logits.iter().map(|&logit| f64::from(logit)).sum::<f64>() / logits.len() as f64;
     add(" Mary", "rank", 0.0, f64::from(score.rank), 0.0);
-    add(" Mary", "logit above mean", 18.09, f64::from(score.target_logit) - mean, 0.01);
+    add(" Mary", "logit above mean", 18.09, score.target_logit - mean, 0.01);
     add(" Mary", "probability", 0.7007, (-score.nll()).exp(), 1e-4);
     Ok(())
 }

@@ -97,7 +97,7 @@ fn check_row(session: &mut Session, row: &Row, checks: &mut Vec<Check>) -> Resul
         add("mean nll", within(error, gate::MEAN_NLL), Some(error), Some(gate::MEAN_NLL), both);
     }
 
-    let logits = session.logits(&plan, &row.ids).map_err(|error| forward_failure(&error))?;
+    let logits = session.logits(&plan, &row.ids).map_err(|error| forward_failure(&error))?.to_vec();
     let last = row.ids.len() - 1;
     let targets: Vec<Target> = row.last_top5.iter().map(|&id| Target { row: last, id }).collect();
     let scores =
@@ -133,7 +133,7 @@ fn check_row(session: &mut Session, row: &Row, checks: &mut Vec<Check>) -> Resul
         (&row.text, &row.answer, &row.answer_ids, &row.answer_nll)
     {
         let bos = session.model().config().bos_token_id;
-        let answered = Answered::encode(tokenizer, Some(bos), text, answer).map_err(|error| measure_failure(&error))?;
+        let answered = Answered::encode(tokenizer, bos, text, answer).map_err(|error| measure_failure(&error))?;
         let found = answer_losses(session, &plan, &answered).map_err(|error| measure_failure(&error))?;
         let found_ids = &answered.ids[answered.answer.clone()];
         let error = if found_ids == ids { max_abs_error(recorded, &found) } else { f64::NAN };

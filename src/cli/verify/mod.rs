@@ -4,10 +4,11 @@ mod compare;
 mod gpt2;
 mod mini;
 
+use lesion::forward::Precision;
 use serde::Serialize;
 
 use super::args::{Verify, VerifyOnly};
-use super::failure::{Exit, Result};
+use super::failure::{Exit, Failure, Result};
 use super::output::{Number, Output, SCHEMA_VERSION, shown, table};
 use super::{resolve, signals};
 use compare::{Check, Status, nan_max};
@@ -16,6 +17,7 @@ use compare::{Check, Status, nan_max};
 struct VerifyRecord<'a> {
     schema_version: u32,
     isa: &'static str,
+    precision: &'static str,
     threads: usize,
     passed: usize,
     ties: usize,
@@ -27,6 +29,9 @@ struct VerifyRecord<'a> {
 pub(crate) fn run(args: &Verify) -> Result<Exit> {
     let mut output = Output::open(&args.output)?;
     let engine = resolve::engine(&args.engine)?;
+    if engine.precision == Precision::Bf16 {
+        return Err(Failure::usage("--precision bf16: the references are compared within the rounding of f32"));
+    }
     let mut checks = Vec::new();
     if args.only != Some(VerifyOnly::Gpt2) {
         checks.extend(mini::checks(&engine)?);
@@ -39,6 +44,7 @@ pub(crate) fn run(args: &Verify) -> Result<Exit> {
     let record = VerifyRecord {
         schema_version: SCHEMA_VERSION,
         isa: engine.isa.name(),
+        precision: engine.precision.name(),
         threads: engine.threads,
         passed: count(Status::Passed),
         ties: count(Status::Tie),
@@ -46,13 +52,20 @@ pub(crate) fn run(args: &Verify) -> Result<Exit> {
         not_checked: count(Status::NotChecked),
         checks: &checks,
     };
-    let exit = if record.mismatches > 0 { Exit::Mismatch } else { Exit::Ok };
     let told = if output.json { output.object(&record) } else { show(&mut output, &record) };
     match told.and_then(|()| output.finish()) {
         // Whoever read the first lines alone (`| head -1`) has the verdict in the exit code.
-        Err(failure) if !failure.is_silent() => Err(failure),
-        _ => Ok(exit),
+        Err(failure) if !failure.is_silent() => return Err(failure),
+        _ => {}
     }
+    if record.mismatches > 0 {
+        return Ok(Exit::Mismatch);
+    }
+    if record.passed + record.ties == 0 {
+        let why = checks.iter().find_map(|check| check.detail.as_deref()).unwrap_or("there was nothing to compare");
+        return Err(Failure::new(Exit::Missing, format!("nothing was checked: {why}")));
+    }
+    Ok(Exit::Ok)
 }
 
 /// A row for every quantity of every reference, then what does not agree, then the counts.
@@ -82,8 +95,8 @@ fn show(output: &mut Output, record: &VerifyRecord<'_>) -> Result<()> {
         }
     }
     output.line(format!(
-        "{}, {} threads: {} passed, {} ties, {} mismatches, {} not checked",
-        record.isa, record.threads, record.passed, record.ties, record.mismatches, record.not_checked
+        "{}, {}, {} threads: {} passed, {} ties, {} mismatches, {} not checked",
+        record.isa, record.precision, record.threads, record.passed, record.ties, record.mismatches, record.not_checked
     ))
 }
 

@@ -1,0 +1,280 @@
+//! The forward pass in f64, for settling arguments. The same plans as `pass`, in plain Rust without kernels: every sum
+//! runs in one order, each element on one thread, so results depend neither on the batch nor on the threads.
+//!
+//! Weights are widened on the way, a panel of [`PANEL`] outputs at a time: no copy of the model is ever held. Hidden
+//! states are f64, `[rows, n_embd]` row-major; only logits that are returned and the states that a tap sees are rounded
+//! to f32.
+
+use super::batch::Batch;
+use super::cache::Cache;
+use super::pass::{Residual, Tap};
+use super::session::Target;
+use crate::model::{Config, LayerNorm, Linear, Model, Parameters};
+use crate::plan::{Execution, Part, Step};
+use lesion_kernels::reference::{cross_entropy, gelu, layer_norm, softmax};
+use lesion_kernels::{Layout, RowScore, WeightMatrix};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Outputs whose weights are widened together, and whose sums are taken side by side.
+const PANEL: usize = 16;
+
+/// Rows whose logits are held at a time: some 25 MB for GPT-2's vocabulary.
+const LOGIT_ROWS: usize = 64;
+
+/// Keys and values of one execution for one sequence, `[tokens, n_embd]` each.
+#[derive(Clone, Default)]
+pub(super) struct KeysValues {
+    keys: Vec<f64>,
+    values: Vec<f64>,
+}
+
+/// A forward pass under way. It runs on the rayon pool it is called in.
+pub(super) struct Pass<'a> {
+    config: &'a Config,
+    parameters: &'a Parameters,
+    batch: &'a Batch,
+    /// The residual stream.
+    hidden: Vec<f64>,
+    /// Keys and values of the attentions still to come, in the order of execution, where a cache keeps them.
+    kept: Option<std::slice::IterMut<'a, KeysValues>>,
+}
+
+impl<'a> Pass<'a> {
+    /// Everything is checked: ids, lengths, plan, cache.
+    pub(super) fn new(model: &'a Model, batch: &'a Batch, cache: Option<&'a mut Cache>) -> Self {
+        let (config, parameters) = (model.config(), model.parameters());
+        let kept = cache.map(|cache| cache.exact.iter_mut());
+        Pass { config, parameters, batch, hidden: vec![0.0; batch.rows() * config.n_embd], kept }
+    }
+
+    /// Leaves the final residual stream in `hidden`.
+    pub(super) fn run(&mut self, steps: &[Step], mut tap: Option<Tap<'_>>) {
+        self.embed();
+        self.tap(&mut tap, 0);
+        for (k, step) in steps.iter().enumerate() {
+            self.step(step);
+            self.tap(&mut tap, k + 1);
+        }
+    }
+
+    fn tap(&self, tap: &mut Option<Tap<'_>>, steps: usize) {
+        if let Some(tap) = tap {
+            let hidden: Vec<f32> = self.hidden.iter().map(|&h| h as f32).collect();
+            tap(Residual { steps, hidden: &hidden });
+        }
+    }
+
+    /// `h = wte[token] + wpe[position]`
+    fn embed(&mut self) {
+        let width = self.config.n_embd;
+        let (wte, wpe) = (self.parameters.wte.data(), self.parameters.wpe.data());
+        let (mut token, mut position) = (vec![0.0; width], vec![0.0; width]);
+        for span in &self.batch.spans {
+            for i in 0..span.rows {
+                let row = span.first_row + i;
+                wte.widen_into(self.batch.ids[row] as usize * width, &mut token);
+                wpe.widen_into((span.past + i) * width, &mut position);
+                let hidden = &mut self.hidden[row * width..][..width];
+                for ((h, &t), &p) in hidden.iter_mut().zip(&token).zip(&position) {
+                    *h = f64::from(t) + f64::from(p);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Block(execution) => {
+                if execution.part != Part::Mlp {
+                    self.attention(execution);
+                }
+                if execution.part != Part::Attention {
+                    self.mlp(execution);
+                }
+            }
+            Step::Group(branches) => self.group(branches),
+        }
+    }
+
+    /// `h ← h + c_proj(attention(c_attn(ln_1(h))))`
+    fn attention(&mut self, execution: &Execution) {
+        let block = &self.parameters.h[execution.layer];
+        let qkv = linear(&self.normal(&block.ln_1, &self.hidden), &block.attn.c_attn);
+        let z = self.heads(execution, &qkv);
+        add(&mut self.hidden, &linear(&z, &block.attn.c_proj));
+    }
+
+    /// The heads' outputs z, `[rows, n_embd]`, those of zeroed heads being zero.
+    fn heads(&mut self, execution: &Execution, qkv: &[f64]) -> Vec<f64> {
+        let (width, dim) = (self.config.n_embd, self.config.head_dim());
+        let scale = self.config.attention_scale(execution.layer);
+        let mut z = vec![0.0; self.hidden.len()];
+        let mut fresh = KeysValues::default();
+        let kept = self.kept.as_mut().map(|kept| kept.next().expect("keys and values for each attention"));
+        let store = kept.unwrap_or(&mut fresh);
+        for span in &self.batch.spans {
+            let qkv = &qkv[span.first_row * 3 * width..][..span.rows * 3 * width];
+            store.keys.truncate(span.past * width);
+            store.values.truncate(span.past * width);
+            for row in qkv.chunks_exact(3 * width) {
+                store.keys.extend_from_slice(&row[width..2 * width]);
+                store.values.extend_from_slice(&row[2 * width..]);
+            }
+            let KeysValues { keys, values } = &*store;
+            let z = z[span.first_row * width..][..span.rows * width].par_chunks_exact_mut(width);
+            z.zip(qkv.par_chunks_exact(3 * width)).enumerate().for_each(|(i, (z, qkv))| {
+                let tokens = span.past + i + 1;
+                for head in (0..self.config.n_head).filter(|head| !execution.zero_heads.contains(head)) {
+                    let at = head * dim..(head + 1) * dim;
+                    let keys = columns(&keys[..tokens * width], width, at.clone());
+                    let values = columns(&values[..tokens * width], width, at.clone());
+                    attend(&qkv[at.clone()], keys, values, scale, &mut z[at]);
+                }
+            });
+        }
+        z
+    }
+
+    /// `h ← h + c_proj(gelu(c_fc(ln_2(h))))`
+    fn mlp(&mut self, execution: &Execution) {
+        let mlp = &self.parameters.h[execution.layer].mlp;
+        let mut inner = linear(&self.normal(&self.parameters.h[execution.layer].ln_2, &self.hidden), &mlp.c_fc);
+        inner.par_iter_mut().for_each(|x| *x = gelu(*x));
+        add(&mut self.hidden, &linear(&inner, &mlp.c_proj));
+    }
+
+    /// `h ← mean over the branches of branch(h)`
+    fn group(&mut self, branches: &[Vec<Step>]) {
+        let start = self.hidden.clone();
+        let mut sum = vec![0.0; start.len()];
+        for branch in branches {
+            self.hidden.copy_from_slice(&start);
+            for step in branch {
+                self.step(step);
+            }
+            add(&mut sum, &self.hidden);
+        }
+        let n = branches.len() as f64;
+        self.hidden.iter_mut().zip(&sum).for_each(|(h, sum)| *h = sum / n);
+    }
+
+    /// Scores the rows of `targets`.
+    pub(super) fn score(&self, targets: &[Target], scores: &mut Vec<RowScore>) {
+        scores.clear();
+        let vocab_size = self.config.vocab_size;
+        for targets in targets.chunks(LOGIT_ROWS) {
+            let logits = self.unembed(targets.iter().map(|target| target.row));
+            let rows = logits.par_chunks_exact(vocab_size).zip(targets);
+            scores.par_extend(rows.map(|(logits, target)| {
+                let (_, log_sum_exp, entropy, rank) = cross_entropy(logits, target.id as usize);
+                RowScore { target_logit: logits[target.id as usize], log_sum_exp, entropy, rank }
+            }));
+        }
+    }
+
+    /// The logits of `rows`, `[rows, vocab_size]`, rounded to f32.
+    pub(super) fn logits(&self, rows: Range<usize>, logits: &mut Vec<f32>) {
+        logits.clear();
+        for first in rows.clone().step_by(LOGIT_ROWS) {
+            let wide = self.unembed(first..rows.end.min(first + LOGIT_ROWS));
+            logits.extend(wide.iter().map(|&logit| logit as f32));
+        }
+    }
+
+    /// `ln_f(h) · wteᵀ` of `rows`
+    fn unembed(&self, rows: impl IntoIterator<Item = usize>) -> Vec<f64> {
+        let width = self.config.n_embd;
+        let selected: Vec<f64> =
+            rows.into_iter().flat_map(|row| &self.hidden[row * width..][..width]).copied().collect();
+        product(&self.normal(&self.parameters.ln_f, &selected), &self.parameters.unembedding())
+    }
+
+    /// LayerNorm of each row of `x`.
+    fn normal(&self, norm: &LayerNorm, x: &[f64]) -> Vec<f64> {
+        let (weight, bias) = (widened(&norm.weight), widened(&norm.bias));
+        let eps = self.config.layer_norm_epsilon;
+        x.chunks_exact(weight.len()).flat_map(|row| layer_norm(row, &weight, &bias, eps)).collect()
+    }
+}
+
+/// The columns `at` of each row of `x`, `[rows, width]`.
+fn columns(x: &[f64], width: usize, at: Range<usize>) -> impl Iterator<Item = &[f64]> {
+    x.chunks_exact(width).map(move |row| &row[at.clone()])
+}
+
+/// `z = softmax(scale · q kᵀ) v` of one query over the keys and values of the tokens up to it. z is zero before.
+fn attend<'a>(
+    q: &[f64],
+    keys: impl Iterator<Item = &'a [f64]>,
+    values: impl Iterator<Item = &'a [f64]>,
+    scale: f64,
+    z: &mut [f64],
+) {
+    let scores: Vec<f64> = keys.map(|k| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()).collect();
+    for (p, v) in softmax(&scores).into_iter().zip(values) {
+        z.iter_mut().zip(v).for_each(|(z, v)| *z += p * v);
+    }
+}
+
+/// `x · weight + bias`, x being `[rows, in]`.
+fn linear(x: &[f64], linear: &Linear) -> Vec<f64> {
+    let mut out = product(x, &linear.matrix());
+    let bias = widened(&linear.bias);
+    out.chunks_exact_mut(bias.len()).for_each(|row| add(row, &bias));
+    out
+}
+
+/// `x · b`, x being `[rows, k]`: each element is summed over k in order, on the thread that has its panel.
+fn product(x: &[f64], b: &WeightMatrix<'_>) -> Vec<f64> {
+    let rows = x.len() / b.k;
+    let sums_of_panel = |first: usize| -> Vec<[f64; PANEL]> {
+        let weights = panel(b, first);
+        let sums = |x: &[f64]| {
+            let mut sums = [0.0; PANEL];
+            for (x, weights) in x.iter().zip(&weights) {
+                sums.iter_mut().zip(weights).for_each(|(sum, w)| *sum += x * w);
+            }
+            sums
+        };
+        x.chunks_exact(b.k).map(sums).collect()
+    };
+    let panels: Vec<_> = (0..b.n).step_by(PANEL).collect();
+    let panels: Vec<_> = panels.into_par_iter().map(sums_of_panel).collect();
+    let mut out = Vec::with_capacity(rows * b.n);
+    for row in 0..rows {
+        out.extend(panels.iter().flat_map(|sums| sums[row]).take(b.n));
+    }
+    out
+}
+
+/// The weights of the outputs from `first` on, `[k][PANEL]`; zero behind the last output.
+fn panel(b: &WeightMatrix<'_>, first: usize) -> Vec<[f64; PANEL]> {
+    let width = PANEL.min(b.n - first);
+    let mut panel = vec![[0.0; PANEL]; b.k];
+    match b.layout {
+        Layout::InOut => {
+            let mut row = [0.0; PANEL];
+            for (i, panel) in panel.iter_mut().enumerate() {
+                b.data.widen_into(i * b.n + first, &mut row[..width]);
+                *panel = row.map(f64::from);
+            }
+        }
+        Layout::OutIn => {
+            let mut output = vec![0.0; b.k];
+            for column in 0..width {
+                b.data.widen_into((first + column) * b.k, &mut output);
+                panel.iter_mut().zip(&output).for_each(|(panel, &w)| panel[column] = f64::from(w));
+            }
+        }
+    }
+    panel
+}
+
+fn widened(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn add(to: &mut [f64], x: &[f64]) {
+    to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
+}

@@ -1,0 +1,76 @@
+//! A pass of a shape seen before allocates nothing. Alone in its file: it counts the allocations of the whole process.
+
+#![cfg(feature = "mini")]
+
+use lesion::forward::{Batch, Cache, Precision, Session, SessionOptions, Target};
+use lesion::model::Model;
+use lesion_kernels::Isa;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use std::alloc::System;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Passes before the counted ones, and those that are counted. Rayon's queue allocates a block at every 63rd entry,
+/// which is not the engine's to change: a session here makes fewer.
+const WARM_UP: usize = 4;
+const PASSES: usize = 8;
+
+/// What may be allocated in all the counted passes of a session. Which thread runs a task is chance: one thread more may
+/// meet its first task of a size late, and grow its three buffers then.
+fn allowed(threads: usize) -> usize {
+    3 * (threads - 1)
+}
+
+/// Allocations and reallocations of all threads while `work` runs.
+fn allocations(mut work: impl FnMut()) -> usize {
+    let before = ALLOCATOR.stats();
+    work();
+    let change = ALLOCATOR.stats() - before;
+    change.allocations + change.reallocations
+}
+
+#[test]
+fn a_pass_of_a_shape_seen_before_allocates_nothing() {
+    assert_ne!(allocations(|| drop(std::hint::black_box(vec![1]))), 0, "the counter counts");
+    let model = Model::mini().unwrap();
+    let ids: Vec<u32> = (0..70).map(|i| i * 37 % 2048).collect();
+    for text in ["0..12", "0..8", "0..4,(4|5|(6|7),6|none),8..12", "0..6,6a,7m,7[zero h1 h7]"] {
+        let plan = model.plan(text).unwrap();
+        // Which kernels run makes little difference here, and the portable ones are slow.
+        for isa in Isa::available().filter(|isa| text == "0..12" || *isa == Isa::best()) {
+            for (threads, precision) in
+                [(1, Precision::F32), (2, Precision::F32), (1, Precision::Bf16), (2, Precision::Bf16)]
+            {
+                let at = format!("{text}, {isa}, {threads} threads, {precision}");
+                let mut session = Session::new(&model, SessionOptions { threads, isa, precision }).unwrap();
+
+                let batch = Batch::new([&ids[..45], &ids[45..46], &ids[46..]]);
+                let targets: Vec<_> = (0..44).map(|row| Target { row, id: ids[row + 1] }).collect();
+                let shorter = Batch::new([&ids[..17]]);
+                let mut score = || {
+                    let sum: f64 =
+                        session.score(&plan, &batch, &targets).unwrap().iter().map(|score| score.nll()).sum();
+                    session.score(&plan, &shorter, &targets[..5]).unwrap();
+                    assert!(sum.is_finite());
+                };
+                (0..WARM_UP).for_each(|_| score());
+                let scoring = allocations(|| (0..PASSES).for_each(|_| score()));
+
+                let mut cache = Cache::new(&session, &plan, 64).unwrap();
+                session.extend(&plan, &mut cache, &ids[..16]).unwrap();
+                session.extend(&plan, &mut cache, &ids[16..17]).unwrap();
+                let mut decode = || {
+                    let token = cache.tokens();
+                    session.extend(&plan, &mut cache, &ids[token..token + 1]).unwrap();
+                };
+                let decoding = allocations(|| (0..PASSES).for_each(|_| decode()));
+
+                session.logits(&plan, &ids[..40]).unwrap();
+                let again = || (0..PASSES).for_each(|_| drop(session.logits(&plan, &ids[..40]).map(|_| ())));
+                let found = [scoring, decoding, allocations(again)];
+                assert!(found.iter().sum::<usize>() <= allowed(threads), "score, extend, logits {found:?}: {at}");
+            }
+        }
+    }
+}
