@@ -63,7 +63,7 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     let groups = b.n.div_ceil(GROUP);
     let rows = targets.len();
     let Scratch { rows: packed, partials, threads, .. } = scratch;
-    let a = pack_rows::<A>(isa, leader, x, b.k, packed);
+    let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
     let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
@@ -74,7 +74,7 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
         let group = columns.start / GROUP;
         let mut own = threads.own();
         let mut running = std::mem::take(&mut own.gathered);
-        multiply(isa, a, &b, rows.clone(), columns.clone(), &mut own, |chunk| {
+        multiply(isa, a, &b, rows.clone(), columns.clone(), &mut own, None, |chunk| {
             let state = running.at_least(rows.len() * STATE);
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
@@ -237,7 +237,7 @@ fn target_logits<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
     threads: &PerThread,
-    a: PackedRows<'_, A>,
+    a: &PackedRows<'_, A>,
     b: &WeightMatrix<'_>,
     targets: &[u32],
     out: &mut [RowScore],
@@ -254,7 +254,7 @@ fn target_logits<A: Arithmetic>(
             output_weights(b, target as usize, weights);
         }
         let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
-        multiply(isa, a, &weights, rows.clone(), 0..rows.len(), &mut own, |chunk| {
+        multiply(isa, a, &weights, rows.clone(), 0..rows.len(), &mut own, None, |chunk| {
             for (i, row) in chunk.rows.enumerate() {
                 // SAFETY: each task has rows of its own.
                 unsafe { (*out.at(row)).target_logit = f64::from(chunk.sums[i * NT + i]) };

@@ -31,10 +31,10 @@ pub(crate) const KC: usize = 256;
 /// Columns of one task's strip.
 pub(crate) const NT: usize = 128;
 
-/// The blocks of k, in order.
+/// The parts of a range of k that lie in one block each, in order.
 #[inline(always)]
-pub(crate) fn blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..k).step_by(KC).map(move |start| start..k.min(start + KC))
+pub(crate) fn blocks(k: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    (k.start / KC * KC..k.end).step_by(KC).map(move |start| start.max(k.start)..k.end.min(start + KC))
 }
 
 /// How a weight matrix of `k` inputs and `n` outputs lies in memory.

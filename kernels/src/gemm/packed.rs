@@ -3,7 +3,7 @@
 use super::arithmetic::Arithmetic;
 use super::pack::{Ahead, pack_b};
 use super::rows::{Cut, PackedRows, pack_rows};
-use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix};
+use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
 use crate::Isa;
 use crate::pool::Leader;
 use crate::scratch::{Scratch, ThreadScratch};
@@ -28,15 +28,37 @@ pub(crate) struct Chunk<'a> {
     pub(crate) sums: &'a mut [f32],
 }
 
+/// Sums of all rows that wait for the next piece of k, when a is packed piece by piece: `[strips][rows][NT]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Carried {
+    sums: SharedOut<f32>,
+    rows: usize,
+}
+
+impl Carried {
+    /// The sums of `rows` of the strip that begins at `column`.
+    ///
+    /// # Safety
+    /// No other task has them.
+    unsafe fn of<'a>(self, rows: &Range<usize>, column: usize) -> &'a mut [f32] {
+        // SAFETY: inside `[strips][rows][NT]`; the caller vouches that it is the only user.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.sums.at((column / NT * self.rows + rows.start) * NT), rows.len() * NT)
+        }
+    }
+}
+
 /// Computes `a[rows] · b[columns]` and gives it to `done`, chunk by chunk: strips of [`NT`] columns one after the other,
-/// in each the rows in order. `rows.start` begins a panel.
+/// in each the rows in order. `rows.start` begins a panel. Where a is a piece of k, `carried` holds what came of the
+/// pieces before, and `done` is called behind the last.
 pub(crate) fn multiply<A: Arithmetic>(
     isa: Isa,
-    a: PackedRows<'_, A>,
+    a: &PackedRows<'_, A>,
     b: &WeightMatrix<'_>,
     rows: Range<usize>,
     columns: Range<usize>,
     own: &mut ThreadScratch,
+    carried: Option<Carried>,
     mut done: impl FnMut(Chunk<'_>),
 ) {
     let few = rows.len() <= FEW_ROWS;
@@ -48,18 +70,18 @@ pub(crate) fn multiply<A: Arithmetic>(
     };
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
     let ThreadScratch { packed, sums, .. } = own;
-    let packed = packed.at_least(NT * PIECE.min(b.k));
+    let packed = packed.at_least(NT * step.min(b.k));
     // Behind the sums of finished blocks come those of the block under way, where pieces are less than a block.
     let whole = rows.len() * NT;
-    let (sums, begun) = sums.at_least(if few { 2 * whole } else { whole }).split_at_mut(whole);
+    let (own_sums, begun) = sums.at_least(if few { 2 * whole } else { whole }).split_at_mut(whole);
     for first in columns.clone().step_by(part_columns) {
         // The strip this part belongs to.
         let start = columns.start + (first - columns.start) / NT * NT;
         let strip = start..columns.end.min(start + NT);
         let part = first..strip.end.min(first + part_columns);
         let last = part.end == columns.end;
-        for from in (0..b.k).step_by(step) {
-            let k = from..b.k.min(from + step);
+        for from in a.k.clone().step_by(step) {
+            let k = from..a.k.end.min(from + step);
             let ahead = match (few, b.layout) {
                 (true, Layout::InOut) => Ahead { k: 8, columns: if last { 0 } else { NT } },
                 (true, Layout::OutIn) => Ahead { k: 128, columns: part_columns },
@@ -69,8 +91,13 @@ pub(crate) fn multiply<A: Arithmetic>(
             dispatch(isa, Pack::<A> { b, k: k.clone(), columns: part.clone(), ahead, packed, arithmetic: PhantomData });
             for first in rows.clone().step_by(chunk_rows) {
                 let chunk = first..rows.end.min(first + chunk_rows);
-                let at = if b.k <= step { 0 } else { (first - rows.start) * NT };
-                let sums = &mut sums[at..at + chunk.len() * NT];
+                let sums = match carried {
+                    // SAFETY: this task alone has these rows of this strip.
+                    Some(carried) => unsafe { carried.of(&chunk, strip.start) },
+                    // What no later piece needs may stay where it is hot.
+                    None if b.k <= step => &mut own_sums[..chunk.len() * NT],
+                    None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
+                };
                 let columns = part.start - strip.start..part.end - strip.start;
                 dispatch(
                     isa,
@@ -101,7 +128,7 @@ impl<A: Arithmetic> SimdOp for Pack<'_, A> {
     fn eval<S: Simd>(self, s: S) {
         let width = self.columns.len().next_multiple_of(S::NV * S::LANES);
         let mut packed = self.packed;
-        for k in within(self.k) {
+        for k in blocks(self.k) {
             let (now, later) = packed.split_at_mut(A::units(k.len()) * width);
             pack_b::<S, A>(s, self.b, k, self.columns.clone(), self.ahead, now);
             packed = later;
@@ -109,15 +136,9 @@ impl<A: Arithmetic> SimdOp for Pack<'_, A> {
     }
 }
 
-/// The parts of a piece of k that lie in one block each.
-#[inline(always)]
-fn within(piece: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    (piece.start / KC * KC..piece.end).step_by(KC).map(move |start| start.max(piece.start)..piece.end.min(start + KC))
-}
-
 /// A chunk of rows over a packed piece: the operation that holds every register tile.
 struct Multiply<'a, A> {
-    a: PackedRows<'a, A>,
+    a: &'a PackedRows<'a, A>,
     /// All of k.
     total: usize,
     k: Range<usize>,
@@ -143,7 +164,7 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
         let mut packed = self.packed;
         assert!(rows.end <= a.rows && rows.start.is_multiple_of(a.panel));
         assert!(columns.start + width <= NT && sums.len() == rows.len() * NT);
-        for k in within(self.k) {
+        for k in blocks(self.k) {
             let units = A::units(k.len());
             let (now, later) = packed.split_at(units * width);
             let begins = k.start.is_multiple_of(KC);
@@ -182,17 +203,26 @@ pub(crate) fn gemm<A: Arithmetic>(
     epilogue: Epilogue<'_>,
     out: &mut [f32],
 ) {
-    let threads = scratch.threads.len();
-    let a = pack_rows::<A>(isa, leader, a, b.k, &mut scratch.rows);
-    let cut = Cut::new(a.rows, a.panel, b.n, NT, threads);
-    let out = SharedOut::new(out);
-    let threads = &scratch.threads;
-    leader.share(a.rows * b.k * b.n, cut.tasks(), |task| {
-        let (rows, columns) = cut.task(task);
-        multiply(isa, a, &b, rows, columns, &mut threads.own(), |chunk| {
-            dispatch(isa, Finish { chunk, n: b.n, epilogue, out });
-        });
+    let Scratch { rows: packed, partial_sums, threads, .. } = scratch;
+    let (rows, n) = (a.len() / b.k, b.n);
+    // With many rows a is packed a piece at a time: all of it would not stay in cache from strip to strip.
+    let step = if rows > FEW_ROWS { PIECE } else { b.k };
+    let carried = (b.k > step).then(|| {
+        let sums = partial_sums.at_least(n.div_ceil(NT) * rows * NT);
+        Carried { sums: SharedOut::new(sums), rows }
     });
+    let out = SharedOut::new(out);
+    for from in (0..b.k).step_by(step) {
+        let k = from..b.k.min(from + step);
+        let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
+        let cut = Cut::new(rows, a.panel, n, NT, threads.len());
+        leader.share(rows * k.len() * n, cut.tasks(), |task| {
+            let (rows, columns) = cut.task(task);
+            multiply(isa, a, &b, rows, columns, &mut threads.own(), carried, |chunk| {
+                dispatch(isa, Finish { chunk, n, epilogue, out });
+            });
+        });
+    }
 }
 
 /// Puts the epilogue to finished sums and stores them.

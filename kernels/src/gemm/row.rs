@@ -197,7 +197,7 @@ impl<A: Arithmetic> Outputs<'_, A> {
         for column in columns.clone().step_by(S::LANES) {
             let outputs = S::LANES.min(columns.end - column);
             let mut total = s.splat(0.0);
-            for block in blocks(k) {
+            for block in blocks(0..k) {
                 let mut chain = s.splat(0.0);
                 for from in block.clone().step_by(step) {
                     let to = block.end.min(from + step);

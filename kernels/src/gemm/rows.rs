@@ -2,8 +2,8 @@
 //! tasks.
 
 use super::arithmetic::Arithmetic;
-use super::blocks;
 use super::pack::pack_a_panel;
+use super::{KC, blocks};
 use crate::Isa;
 use crate::gemm::SharedOut;
 use crate::pool::Leader;
@@ -19,11 +19,12 @@ const MAX_TASK_ROWS: usize = 1056;
 const TASKS_PER_THREAD: usize = 3;
 
 /// Rows of a packed into panels: for each block of k, `[panels][units][panel]`.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct PackedRows<'a, A> {
     data: &'a [f32],
     pub(crate) rows: usize,
-    k: usize,
+    /// Begins a block.
+    pub(crate) k: Range<usize>,
     /// Rows of a panel: at most the register tile's, and as even as the rows allow (16 rows are twice 8, not 12 and 4).
     pub(crate) panel: usize,
     arithmetic: PhantomData<A>,
@@ -36,25 +37,27 @@ impl<A: Arithmetic> PackedRows<'_, A> {
     /// If row or k is outside.
     #[inline(always)]
     pub(crate) fn panel_at(&self, row: usize, k: usize) -> *const f32 {
-        let start = k / super::KC * super::KC;
-        let units = A::units(self.k.min(start + super::KC) - start);
+        let start = k / KC * KC;
+        let units = A::units(self.k.end.min(start + KC) - start);
         let panels = self.rows.div_ceil(self.panel);
-        let block = A::units(start) * panels * self.panel;
+        let block = A::units(start - self.k.start) * panels * self.panel;
         self.data[block + (row / self.panel * units + A::units(k - start)) * self.panel..].as_ptr()
     }
 }
 
-/// Packs all rows of a (`[rows, k]`), each panel one task.
+/// Packs `k` of all rows of a (`[rows, stride]`), each panel one task.
 pub(crate) fn pack_rows<'a, A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
     a: &[f32],
-    k: usize,
+    stride: usize,
+    k: Range<usize>,
     into: &'a mut Buffer,
 ) -> PackedRows<'a, A> {
     struct Op<'a, A> {
         a: &'a [f32],
-        k: usize,
+        stride: usize,
+        k: Range<usize>,
         panel: usize,
         panels: usize,
         panel_rows: usize,
@@ -67,25 +70,33 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         #[inline(always)]
         fn eval<S: Simd>(self, s: S) {
             let first = self.panel * self.panel_rows;
-            let rows = self.panel_rows.min(self.a.len() / self.k - first);
-            for block in blocks(self.k) {
+            let rows = self.panel_rows.min(self.a.len() / self.stride - first);
+            for block in blocks(self.k.clone()) {
                 let units = A::units(block.len());
-                let at = (A::units(block.start) * self.panels + self.panel * units) * self.panel_rows;
+                let at = (A::units(block.start - self.k.start) * self.panels + self.panel * units) * self.panel_rows;
                 // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
                 let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), units * self.panel_rows) };
-                pack_a_panel::<S, A>(s, &self.a[first * self.k..], self.k, block, rows, self.panel_rows, panel);
+                pack_a_panel::<S, A>(
+                    s,
+                    &self.a[first * self.stride..],
+                    self.stride,
+                    block,
+                    rows,
+                    self.panel_rows,
+                    panel,
+                );
             }
         }
     }
-    let rows = a.len() / k;
+    let rows = a.len() / stride;
     let panels = rows.div_ceil(register_rows(isa));
     let panel_rows = rows.div_ceil(panels);
     let panels = rows.div_ceil(panel_rows);
-    let len = panels * panel_rows * A::units(k);
+    let len = panels * panel_rows * A::units(k.len());
     let out = SharedOut::new(into.at_least(len));
     // Copying an element costs about as much as ten multiply-adds.
-    leader.share(10 * rows * k, panels, |panel| {
-        dispatch(isa, Op { a, k, panel, panels, panel_rows, out, arithmetic: PhantomData::<A> });
+    leader.share(10 * rows * k.len(), panels, |panel| {
+        dispatch(isa, Op { a, stride, k: k.clone(), panel, panels, panel_rows, out, arithmetic: PhantomData::<A> });
     });
     PackedRows { data: &into.as_slice()[..len], rows, k, panel: panel_rows, arithmetic: PhantomData }
 }
