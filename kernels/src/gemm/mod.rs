@@ -8,11 +8,12 @@
 //! or layout of equal weights. AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
 //!
 //! **Loops.** `a` is packed once into panels of at most `MR` rows ([`rows`]). A task takes a strip of [`NT`] columns and
-//! a range of rows ([`packed`]): it packs a piece of the strip, which stays in L2 (or, with few rows, in L1), and runs
-//! register tiles over it. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past.
-//! Finished sums get their epilogue while they are still in cache. A single row has loops of its own ([`row`]).
+//! a range of rows ([`packed`]): it packs a piece of the strip, which stays in L2, and runs register tiles over it. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past.
+//! Finished sums get their epilogue while they are still in cache. A single row ([`row`]) and few rows
+//! ([`narrow`]), for which b is the slower side to come, have loops of their own.
 
 pub(crate) mod arithmetic;
+pub(crate) mod narrow;
 pub(crate) mod pack;
 pub(crate) mod packed;
 pub(crate) mod row;

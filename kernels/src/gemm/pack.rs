@@ -34,28 +34,25 @@ pub(crate) fn pack_a_panel<S: Simd, A: Arithmetic>(
     panel: &mut [f32],
 ) {
     let units = A::units(k.len());
-    assert!(rows <= width && width <= S::MR && panel.len() == units * width);
+    assert!(rows <= width && panel.len() == units * width);
     if rows == 0 || k.is_empty() {
         return;
     }
     let mut square = [s.splat(0.0); 16];
     let square = &mut square[..S::LANES];
-    for done in (0..units).step_by(S::LANES) {
-        let from = k.start + done * A::UNIT;
-        let to = k.end.min(from + S::LANES * A::UNIT);
-        if width == 1 {
-            // SAFETY: at most the `units - done` elements that are left of the panel.
-            unsafe { s.store_first(panel.as_mut_ptr().add(done), A::along_k(s, &a[from..to]), units - done) };
-            continue;
-        }
-        for (i, v) in square.iter_mut().enumerate() {
-            *v = if i < rows { A::along_k(s, &a[i * stride + from..i * stride + to]) } else { s.splat(0.0) };
-            s.prefetch(a.as_ptr().wrapping_add(i * stride + from + PANEL_AHEAD).cast());
-        }
-        s.transpose(square);
-        for (i, &v) in square.iter().enumerate().take(units - done) {
-            // SAFETY: `(done + i) · width + width ≤ panel.len()`.
-            unsafe { s.store_first(panel.as_mut_ptr().add((done + i) * width), v, width) };
+    for first in (0..width).step_by(S::LANES) {
+        for done in (0..units).step_by(S::LANES) {
+            let from = k.start + done * A::UNIT;
+            let to = k.end.min(from + S::LANES * A::UNIT);
+            for (row, v) in (first..).zip(square.iter_mut()) {
+                *v = if row < rows { A::along_k(s, &a[row * stride + from..row * stride + to]) } else { s.splat(0.0) };
+                s.prefetch(a.as_ptr().wrapping_add(row * stride + from + PANEL_AHEAD).cast());
+            }
+            s.transpose(square);
+            for (i, &v) in square.iter().enumerate().take(units - done) {
+                // SAFETY: at most `width - first` elements of line `done + i < units` of the panel.
+                unsafe { s.store_first(panel.as_mut_ptr().add((done + i) * width + first), v, width - first) };
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The product of packed rows with columns of b: strips of columns, pieces of k, chunks of rows, register tiles.
 
 use super::arithmetic::Arithmetic;
+use super::narrow::{self, Narrow};
 use super::pack::{Ahead, pack_b};
 use super::rows::{Cut, PackedRows, pack_rows};
 use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
@@ -16,10 +17,6 @@ const PIECE: usize = 3 * KC;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
 const CHUNK: usize = 96;
-
-/// Rows up to which b is the slower side to come: it is packed in pieces that stay in L1, each while the next is on its
-/// way from memory.
-const FEW_ROWS: usize = 48;
 
 /// A chunk of the product that is complete: `sums[rows][NT]`, of which the first `columns.len()` columns are real.
 pub(crate) struct Chunk<'a> {
@@ -61,53 +58,74 @@ pub(crate) fn multiply<A: Arithmetic>(
     carried: Option<Carried>,
     mut done: impl FnMut(Chunk<'_>),
 ) {
-    let few = rows.len() <= FEW_ROWS;
-    // Few rows: 16 KiB of b at a time, in the direction in which it lies in memory.
-    let (step, part_columns) = match (few, b.layout) {
-        (true, Layout::InOut) => (32, NT),
-        (true, Layout::OutIn) => (128, 32),
-        (false, _) => (PIECE, NT),
-    };
+    if a.narrow {
+        return multiply_narrow(isa, a, b, columns, own, done);
+    }
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
     let ThreadScratch { packed, sums, .. } = own;
-    let packed = packed.at_least(NT * step.min(b.k));
-    // Behind the sums of finished blocks come those of the block under way, where pieces are less than a block.
-    let whole = rows.len() * NT;
-    let (own_sums, begun) = sums.at_least(if few { 2 * whole } else { whole }).split_at_mut(whole);
-    for first in columns.clone().step_by(part_columns) {
-        // The strip this part belongs to.
-        let start = columns.start + (first - columns.start) / NT * NT;
+    let packed = packed.at_least(NT * PIECE.min(b.k));
+    let own_sums = sums.at_least(rows.len() * NT);
+    for start in columns.clone().step_by(NT) {
         let strip = start..columns.end.min(start + NT);
-        let part = first..strip.end.min(first + part_columns);
-        let last = part.end == columns.end;
-        for from in a.k.clone().step_by(step) {
-            let k = from..a.k.end.min(from + step);
-            let ahead = match (few, b.layout) {
-                (true, Layout::InOut) => Ahead { k: 8, columns: if last { 0 } else { NT } },
-                (true, Layout::OutIn) => Ahead { k: 128, columns: part_columns },
-                (false, Layout::InOut) => Ahead { k: 16, columns: if last { 0 } else { NT } },
-                (false, Layout::OutIn) => Ahead { k: 128, columns: 16 },
+        for from in a.k.clone().step_by(PIECE) {
+            let k = from..a.k.end.min(from + PIECE);
+            let ahead = match b.layout {
+                Layout::InOut => Ahead { k: 16, columns: if strip.end == columns.end { 0 } else { NT } },
+                Layout::OutIn => Ahead { k: 128, columns: 16 },
             };
-            dispatch(isa, Pack::<A> { b, k: k.clone(), columns: part.clone(), ahead, packed, arithmetic: PhantomData });
+            dispatch(
+                isa,
+                Pack::<A> { b, k: k.clone(), columns: strip.clone(), ahead, packed, arithmetic: PhantomData },
+            );
             for first in rows.clone().step_by(chunk_rows) {
                 let chunk = first..rows.end.min(first + chunk_rows);
                 let sums = match carried {
                     // SAFETY: this task alone has these rows of this strip.
                     Some(carried) => unsafe { carried.of(&chunk, strip.start) },
                     // What no later piece needs may stay where it is hot.
-                    None if b.k <= step => &mut own_sums[..chunk.len() * NT],
+                    None if b.k <= PIECE => &mut own_sums[..chunk.len() * NT],
                     None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
                 };
-                let columns = part.start - strip.start..part.end - strip.start;
-                dispatch(
-                    isa,
-                    Multiply { a, total: b.k, k: k.clone(), rows: chunk.clone(), packed, columns, sums, begun },
-                );
-                if k.end == b.k && part.end == strip.end {
+                let width = strip.len();
+                dispatch(isa, Multiply { a, k: k.clone(), rows: chunk.clone(), packed, width, sums });
+                if k.end == b.k {
                     done(Chunk { rows: chunk, columns: strip.clone(), sums });
                 }
             }
         }
+    }
+}
+
+/// The same for all of few rows.
+fn multiply_narrow<A: Arithmetic>(
+    isa: Isa,
+    a: &PackedRows<'_, A>,
+    b: &WeightMatrix<'_>,
+    columns: Range<usize>,
+    own: &mut ThreadScratch,
+    mut done: impl FnMut(Chunk<'_>),
+) {
+    let ThreadScratch { packed, sums, .. } = own;
+    let packed = packed.at_least(narrow::COLUMNS * KC);
+    let rows = a.rows * NT;
+    let (sums, block) = sums.at_least(rows + narrow::COLUMNS * a.panel).split_at_mut(rows);
+    let block = &mut block[..narrow::COLUMNS * a.panel];
+    for start in columns.clone().step_by(NT) {
+        let strip = start..columns.end.min(start + NT);
+        for k in blocks(a.k.clone()) {
+            for first in strip.clone().step_by(narrow::COLUMNS) {
+                let columns = first..strip.end.min(first + narrow::COLUMNS);
+                let at = first - start;
+                // The block's next columns, or the first ones of the next block.
+                let next = if columns.end < strip.end {
+                    narrow::COLUMNS as isize - (k.len() * b.n) as isize
+                } else {
+                    -(at as isize)
+                };
+                dispatch(isa, Narrow { a, b, k: k.clone(), columns, at, next, packed, block, sums });
+            }
+        }
+        done(Chunk { rows: 0..a.rows, columns: strip, sums });
     }
 }
 
@@ -139,17 +157,13 @@ impl<A: Arithmetic> SimdOp for Pack<'_, A> {
 /// A chunk of rows over a packed piece: the operation that holds every register tile.
 struct Multiply<'a, A> {
     a: &'a PackedRows<'a, A>,
-    /// All of k.
-    total: usize,
     k: Range<usize>,
     rows: Range<usize>,
     packed: &'a [f32],
-    /// Where the packed columns lie in the sums.
-    columns: Range<usize>,
+    /// Columns that are packed.
+    width: usize,
     /// `[rows][NT]`
     sums: &'a mut [f32],
-    /// The same for the block under way; empty where pieces are whole blocks.
-    begun: &'a mut [f32],
 }
 
 impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
@@ -158,30 +172,25 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Multiply { a, total, rows, columns, sums, begun, .. } = self;
+        let Multiply { a, rows, sums, .. } = self;
         let nr = S::NV * S::LANES;
-        let width = columns.len().next_multiple_of(nr);
+        let width = self.width.next_multiple_of(nr);
         let mut packed = self.packed;
         assert!(rows.end <= a.rows && rows.start.is_multiple_of(a.panel));
-        assert!(columns.start + width <= NT && sums.len() == rows.len() * NT);
+        assert!(width <= NT && sums.len() == rows.len() * NT);
         for k in blocks(self.k) {
             let units = A::units(k.len());
             let (now, later) = packed.split_at(units * width);
-            let begins = k.start.is_multiple_of(KC);
-            let ends = k.end.is_multiple_of(KC) || k.end == total;
-            assert!(begins && ends || begun.len() >= sums.len());
             for column in (0..width).step_by(nr) {
                 for row in rows.clone().step_by(a.panel) {
-                    let at = (row - rows.start) * NT + columns.start + column;
                     let tile = PackedTile {
                         a: a.panel_at(row, k.start),
                         a_stride: a.panel,
                         b: now[column * units..].as_ptr(),
                         units,
-                        begun: if begins { std::ptr::null() } else { begun[at..].as_ptr() },
-                        c: if ends { sums[at..].as_mut_ptr() } else { begun[at..].as_mut_ptr() },
+                        c: sums[(row - rows.start) * NT + column..].as_mut_ptr(),
                         c_stride: NT,
-                        accumulate: ends && k.start >= KC,
+                        accumulate: k.start > 0,
                     };
                     // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
                     // the tile's rows end at `rows.end`, its columns inside a line of NT.
@@ -206,7 +215,7 @@ pub(crate) fn gemm<A: Arithmetic>(
     let Scratch { rows: packed, partial_sums, threads, .. } = scratch;
     let (rows, n) = (a.len() / b.k, b.n);
     // With many rows a is packed a piece at a time: all of it would not stay in cache from strip to strip.
-    let step = if rows > FEW_ROWS { PIECE } else { b.k };
+    let step = if rows > CHUNK { PIECE } else { b.k };
     let carried = (b.k > step).then(|| {
         let sums = partial_sums.at_least(n.div_ceil(NT) * rows * NT);
         Carried { sums: SharedOut::new(sums), rows }
@@ -215,7 +224,9 @@ pub(crate) fn gemm<A: Arithmetic>(
     for from in (0..b.k).step_by(step) {
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
-        let cut = Cut::new(rows, a.panel, n, NT, threads.len());
+        // Few rows leave few tasks: narrower ones feed more threads.
+        let narrow = a.narrow && n.div_ceil(NT) < 3 * threads.len();
+        let cut = Cut::new(rows, a.panel, n, if narrow { narrow::COLUMNS } else { NT }, threads.len());
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
             multiply(isa, a, &b, rows, columns, &mut threads.own(), carried, |chunk| {

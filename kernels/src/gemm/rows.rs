@@ -1,9 +1,10 @@
 //! Rows of a, packed into panels in the order in which the register tile reads them, and the cut of a product into
 //! tasks.
 
+use super::KC;
 use super::arithmetic::Arithmetic;
+use super::narrow::ROW_VECTORS;
 use super::pack::pack_a_panel;
-use super::{KC, blocks};
 use crate::Isa;
 use crate::gemm::SharedOut;
 use crate::pool::Leader;
@@ -25,8 +26,10 @@ pub(crate) struct PackedRows<'a, A> {
     pub(crate) rows: usize,
     /// Begins a block.
     pub(crate) k: Range<usize>,
-    /// Rows of a panel: at most the register tile's, and as even as the rows allow (16 rows are twice 8, not 12 and 4).
+    /// Rows of a panel: those of the register tile; or all there are, in whole vectors.
     pub(crate) panel: usize,
+    /// Whether that panel is the only one, for [`super::narrow`].
+    pub(crate) narrow: bool,
     arithmetic: PhantomData<A>,
 }
 
@@ -45,7 +48,7 @@ impl<A: Arithmetic> PackedRows<'_, A> {
     }
 }
 
-/// Packs `k` of all rows of a (`[rows, stride]`), each panel one task.
+/// Packs `k`, whole blocks, of all rows of a (`[rows, stride]`), each block of each panel one task.
 pub(crate) fn pack_rows<'a, A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
@@ -58,8 +61,8 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         a: &'a [f32],
         stride: usize,
         k: Range<usize>,
+        block: Range<usize>,
         panel: usize,
-        panels: usize,
         panel_rows: usize,
         out: SharedOut<f32>,
         arithmetic: PhantomData<A>,
@@ -69,49 +72,46 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         const PAIRS: bool = A::UNIT == 2;
         #[inline(always)]
         fn eval<S: Simd>(self, s: S) {
-            let first = self.panel * self.panel_rows;
-            let rows = self.panel_rows.min(self.a.len() / self.stride - first);
-            for block in blocks(self.k.clone()) {
-                let units = A::units(block.len());
-                let at = (A::units(block.start - self.k.start) * self.panels + self.panel * units) * self.panel_rows;
-                // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
-                let panel = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), units * self.panel_rows) };
-                pack_a_panel::<S, A>(
-                    s,
-                    &self.a[first * self.stride..],
-                    self.stride,
-                    block,
-                    rows,
-                    self.panel_rows,
-                    panel,
-                );
-            }
+            let Op { a, stride, k, block, panel, panel_rows, .. } = self;
+            let (all, first) = (a.len() / stride, panel * panel_rows);
+            let panels = all.div_ceil(panel_rows);
+            let units = A::units(block.len());
+            let at = (A::units(block.start - k.start) * panels + panel * units) * panel_rows;
+            // SAFETY: each panel of each block has its own range of the output, sized by `pack_rows`.
+            let packed = unsafe { std::slice::from_raw_parts_mut(self.out.at(at), units * panel_rows) };
+            let rows = panel_rows.min(all - first);
+            pack_a_panel::<S, A>(s, &a[first * stride..], stride, block, rows, panel_rows, packed);
         }
     }
     let rows = a.len() / stride;
-    let panels = rows.div_ceil(register_rows(isa));
-    let panel_rows = rows.div_ceil(panels);
+    let (tile_rows, lanes) = shape(isa);
+    let narrow = rows <= ROW_VECTORS * lanes;
+    let panel_rows = if narrow { rows.next_multiple_of(lanes) } else { tile_rows };
     let panels = rows.div_ceil(panel_rows);
     let len = panels * panel_rows * A::units(k.len());
     let out = SharedOut::new(into.at_least(len));
+    let count = k.len().div_ceil(KC);
     // Copying an element costs about as much as ten multiply-adds.
-    leader.share(10 * rows * k.len(), panels, |panel| {
-        dispatch(isa, Op { a, stride, k: k.clone(), panel, panels, panel_rows, out, arithmetic: PhantomData::<A> });
+    leader.share(10 * rows * k.len(), panels * count, |task| {
+        let start = k.start + task % count * KC;
+        let block = start..k.end.min(start + KC);
+        let panel = task / count;
+        dispatch(isa, Op { a, stride, k: k.clone(), block, panel, panel_rows, out, arithmetic: PhantomData::<A> });
     });
-    PackedRows { data: &into.as_slice()[..len], rows, k, panel: panel_rows, arithmetic: PhantomData }
+    PackedRows { data: &into.as_slice()[..len], rows, k, panel: panel_rows, narrow, arithmetic: PhantomData }
 }
 
-/// Rows of the register tile.
-fn register_rows(isa: Isa) -> usize {
-    struct Rows;
-    impl SimdOp for Rows {
-        type Output = usize;
+/// Rows of the register tile, and lanes.
+fn shape(isa: Isa) -> (usize, usize) {
+    struct Shape;
+    impl SimdOp for Shape {
+        type Output = (usize, usize);
         #[inline(always)]
-        fn eval<S: Simd>(self, _: S) -> usize {
-            S::MR
+        fn eval<S: Simd>(self, _: S) -> (usize, usize) {
+            (S::MR, S::LANES)
         }
     }
-    dispatch(isa, Rows)
+    dispatch(isa, Shape)
 }
 
 /// How rows and columns are cut into tasks. Affects speed only.

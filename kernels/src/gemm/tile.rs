@@ -1,4 +1,4 @@
-//! The register tile: `M × NR` sums held in registers while k runs over a piece of one block.
+//! The register tile: `M × NR` sums held in registers while k runs over one block.
 
 use super::arithmetic::Arithmetic;
 use crate::simd::Simd;
@@ -12,8 +12,6 @@ pub(crate) struct PackedTile {
     /// A panel of b: `[units][NR]`.
     pub(crate) b: *const f32,
     pub(crate) units: usize,
-    /// Sums that an earlier piece of the same block began, `[rows][c_stride]`; null where this piece begins the block.
-    pub(crate) begun: *const f32,
     /// Where the sums go: `[rows][c_stride]`.
     pub(crate) c: *mut f32,
     pub(crate) c_stride: usize,
@@ -21,24 +19,17 @@ pub(crate) struct PackedTile {
     pub(crate) accumulate: bool,
 }
 
-/// `c[i][j] (+)= begun[i][j] + Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
+/// `c[i][j] (+)= Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
 ///
 /// # Safety
 /// `units` lines of `M` f32, `a_stride` apart, are readable at `a`, `units · NV · LANES` f32 at `b`; `M` rows of
-/// `NV · LANES` f32, `c_stride` apart, are readable and writable at `c`, and readable at `begun` unless it is null.
+/// `NV · LANES` f32, `c_stride` apart, are readable and writable at `c`.
 #[inline(always)]
 pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const NV: usize>(s: S, t: PackedTile) {
     let mut acc = [[s.splat(0.0); NV]; M];
     let (mut a, mut b) = (t.a, t.b);
     // SAFETY: the pointers advance one unit at a time and stay inside what the caller vouches for.
     unsafe {
-        if !t.begun.is_null() {
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = s.load(t.begun.add(i * t.c_stride + j * S::LANES));
-                }
-            }
-        }
         for _ in 0..t.units {
             let mut bv = [s.splat(0.0); NV];
             for (j, bv) in bv.iter_mut().enumerate() {
