@@ -47,6 +47,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the cache line at `p`, which may be any address.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
+    /// The same, for use later than the first cache keeps it.
+    #[inline(always)]
+    fn prefetch_far(self, _p: *const u8) {}
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;

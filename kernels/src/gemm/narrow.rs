@@ -5,7 +5,7 @@
 use super::arithmetic::Arithmetic;
 use super::pack::{Ahead, pack_b};
 use super::rows::PackedRows;
-use super::{Layout, NT, WeightMatrix};
+use super::{KC, Layout, NT, WeightMatrix};
 use crate::WeightData;
 use crate::simd::{Simd, SimdOp};
 use std::ops::Range;
@@ -16,8 +16,65 @@ pub(crate) const ROW_VECTORS: usize = 3;
 /// Columns that one operation takes: two cache lines of f32.
 pub(crate) const COLUMNS: usize = 32;
 
-/// Rows of b that are fetched ahead of use.
-const ROWS_AHEAD: usize = 16;
+/// Rows of b that are fetched into the nearest cache ahead of use.
+const ROWS_AHEAD: usize = 8;
+
+/// Bytes that come from memory at a time.
+const CACHE_LINE: usize = 64;
+
+/// What is fetched from memory, line by line, while the block before it is computed: a block of k of a strip.
+pub(crate) struct Coming {
+    line: *const u8,
+    /// Bytes that are left of the row.
+    left: usize,
+    row_bytes: usize,
+    /// Bytes from the end of a row to the start of the next.
+    skip: usize,
+    lines: usize,
+}
+
+impl Coming {
+    /// The block of k that begins at `k`, of the strip that begins at `column`; nothing, where that is outside b.
+    pub(crate) fn new(b: &WeightMatrix<'_>, k: usize, column: usize) -> Coming {
+        if k >= b.k || column >= b.n {
+            return Coming { line: std::ptr::null(), left: 0, row_bytes: 0, skip: 0, lines: 0 };
+        }
+        let (k_end, end) = (b.k.min(k + KC), b.n.min(column + NT));
+        let (first, row, stride, rows) = match b.layout {
+            Layout::InOut => (k * b.n + column, end - column, b.n, k_end - k),
+            Layout::OutIn => (column * b.k + k, k_end - k, b.k, end - column),
+        };
+        let (start, size) = match b.data {
+            WeightData::F32(data) => (data.as_ptr().cast::<u8>(), 4),
+            WeightData::F16(data) => (data.as_ptr().cast(), 2),
+            WeightData::Bf16(data) => (data.as_ptr().cast(), 2),
+        };
+        let row_bytes = row * size;
+        Coming {
+            line: start.wrapping_add(first * size),
+            left: row_bytes,
+            row_bytes,
+            skip: (stride - row) * size,
+            lines: rows * row_bytes.div_ceil(CACHE_LINE),
+        }
+    }
+
+    /// Fetches the next line.
+    #[inline(always)]
+    fn fetch<S: Simd>(&mut self, s: S) {
+        s.prefetch_far(self.line);
+        if self.lines > 1 {
+            self.lines -= 1;
+            let step = self.left.min(CACHE_LINE);
+            self.left -= step;
+            self.line = self.line.wrapping_add(step);
+            if self.left == 0 {
+                self.left = self.row_bytes;
+                self.line = self.line.wrapping_add(self.skip);
+            }
+        }
+    }
+}
 
 /// All rows over [`COLUMNS`] columns of one block of k.
 pub(crate) struct Narrow<'a, A> {
@@ -27,8 +84,8 @@ pub(crate) struct Narrow<'a, A> {
     pub(crate) columns: Range<usize>,
     /// Where the columns lie in the sums.
     pub(crate) at: usize,
-    /// Elements of b from the line behind the block, at the first column, to what is computed next.
-    pub(crate) next: isize,
+    /// What to fetch meanwhile.
+    pub(crate) coming: &'a mut Coming,
     /// Room for the packed columns.
     pub(crate) packed: &'a mut [f32],
     /// Room for the block's sums, `[COLUMNS][panel]`.
@@ -76,22 +133,19 @@ impl<A: Arithmetic> Narrow<'_, A> {
                 Some(data) => (data[line + column..].as_ptr(), n),
                 None => (self.packed[column / nr * nr * units + column % nr..].as_ptr(), nr),
             };
-            // Behind the block's last line: the next columns from its first line on, or what follows this operation.
-            let last = column + C >= COLUMNS;
-            let next = if last { self.next - column as isize } else { C as isize - (self.k.len() * n) as isize };
-            let columns = Columns { a: self.a.panel_at(0, self.k.start), b, stride, units, next };
+            let columns = Columns { a: self.a.panel_at(0, self.k.start), b, stride, units };
             // SAFETY: the panel of a is whole; b has `units` lines of `C` elements here (asserted, or packed and padded).
-            unsafe { columns.sum::<S, A, R, C>(s, &mut self.block[column * panel..][..C * panel]) };
+            unsafe { columns.sum::<S, A, R, C>(s, self.coming, &mut self.block[column * panel..][..C * panel]) };
         }
         self.store(s);
     }
 
     #[inline(always)]
     fn pack<S: Simd>(&mut self, s: S) {
-        // The block's next columns, or the next outputs' rows.
+        // Memory's part is `coming`'s; this is from the second cache to the first.
         let ahead = match self.b.layout {
             Layout::InOut => Ahead { k: ROWS_AHEAD, columns: 0 },
-            Layout::OutIn => Ahead { k: 2 * 64, columns: S::LANES },
+            Layout::OutIn => Ahead { k: 64, columns: S::LANES },
         };
         pack_b::<S, A>(s, self.b, self.k.clone(), self.columns.clone(), ahead, self.packed);
     }
@@ -129,7 +183,6 @@ struct Columns {
     b: *const f32,
     stride: usize,
     units: usize,
-    next: isize,
 }
 
 impl Columns {
@@ -138,13 +191,18 @@ impl Columns {
     /// # Safety
     /// `units` lines of `R · LANES` f32 are readable at `a`, and of `C` at `b`.
     #[inline(always)]
-    unsafe fn sum<S: Simd, A: Arithmetic, const R: usize, const C: usize>(self, s: S, sums: &mut [f32]) {
+    unsafe fn sum<S: Simd, A: Arithmetic, const R: usize, const C: usize>(
+        self,
+        s: S,
+        coming: &mut Coming,
+        sums: &mut [f32],
+    ) {
         assert!(sums.len() == C * R * S::LANES);
-        let Columns { mut a, mut b, stride, units, next } = self;
+        let Columns { mut a, mut b, stride, units } = self;
         let mut acc = [[s.splat(0.0); R]; C];
-        for unit in 0..units {
-            let coming = b.wrapping_add(ROWS_AHEAD * stride);
-            s.prefetch(if unit + ROWS_AHEAD < units { coming } else { coming.wrapping_offset(next) }.cast());
+        for _ in 0..units {
+            s.prefetch(b.wrapping_add(ROWS_AHEAD * stride).cast());
+            coming.fetch(s);
             // SAFETY: the pointers advance one line at a time and stay inside what the caller vouches for.
             unsafe {
                 let mut av = [s.splat(0.0); R];

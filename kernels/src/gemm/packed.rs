@@ -1,7 +1,7 @@
 //! The product of packed rows with columns of b: strips of columns, pieces of k, chunks of rows, register tiles.
 
 use super::arithmetic::Arithmetic;
-use super::narrow::{self, Narrow};
+use super::narrow::{self, Coming, Narrow};
 use super::pack::{Ahead, pack_b};
 use super::rows::{Cut, PackedRows, pack_rows};
 use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
@@ -113,16 +113,16 @@ fn multiply_narrow<A: Arithmetic>(
     for start in columns.clone().step_by(NT) {
         let strip = start..columns.end.min(start + NT);
         for k in blocks(a.k.clone()) {
+            let mut coming = match k.end < b.k {
+                true => Coming::new(b, k.end, start),
+                false if strip.end < columns.end => Coming::new(b, 0, strip.end),
+                false => Coming::new(b, b.k, b.n),
+            };
             for first in strip.clone().step_by(narrow::COLUMNS) {
                 let columns = first..strip.end.min(first + narrow::COLUMNS);
                 let at = first - start;
-                // The block's next columns, or the first ones of the next block.
-                let next = if columns.end < strip.end {
-                    narrow::COLUMNS as isize - (k.len() * b.n) as isize
-                } else {
-                    -(at as isize)
-                };
-                dispatch(isa, Narrow { a, b, k: k.clone(), columns, at, next, packed, block, sums });
+                let coming = &mut coming;
+                dispatch(isa, Narrow { a, b, k: k.clone(), columns, at, coming, packed, block, sums });
             }
         }
         done(Chunk { rows: 0..a.rows, columns: strip, sums });
@@ -224,9 +224,14 @@ pub(crate) fn gemm<A: Arithmetic>(
     for from in (0..b.k).step_by(step) {
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
-        // Few rows leave few tasks: narrower ones feed more threads.
-        let narrow = a.narrow && n.div_ceil(NT) < 3 * threads.len();
-        let cut = Cut::new(rows, a.panel, n, if narrow { narrow::COLUMNS } else { NT }, threads.len());
+        let task_columns = match n.div_ceil(NT) / threads.len() {
+            _ if !a.narrow => NT,
+            // Few rows leave few tasks: narrower ones feed more threads.
+            0 => narrow::COLUMNS,
+            // The longer a task, the more of it comes in time.
+            _ => n.div_ceil(threads.len()).next_multiple_of(NT),
+        };
+        let cut = Cut::new(rows, a.panel, n, task_columns, threads.len());
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
             multiply(isa, a, &b, rows, columns, &mut threads.own(), carried, |chunk| {
