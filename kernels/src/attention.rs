@@ -125,8 +125,9 @@ pub(crate) fn attention(
     let tasks = number(spans, |span| span.rows.div_ceil(TASK_ROWS) * shape.heads, first_task);
     let work = spans.iter().map(|span| 2 * span.rows * (span.past + span.rows) * shape.width()).sum();
     let (keys, values, z) = (&store.keys[..], &store.values[..], SharedOut::new(z));
+    // Later rows see more keys: the longest tasks go first.
     leader.share(work, tasks, |task| {
-        let (i, within) = place(first_task, task);
+        let (i, within) = place(first_task, tasks - 1 - task);
         let mut own = threads.own();
         let own = &mut *own;
         dispatch(

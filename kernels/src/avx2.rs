@@ -182,6 +182,16 @@ impl Simd for Avx2 {
         unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }.count_ones()
     }
     #[inline(always)]
+    fn max_lane(self, v: __m256) -> f32 {
+        // SAFETY: see the impl. The second operand takes the place of a NaN.
+        unsafe {
+            let v = _mm256_max_ps(v, _mm256_set1_ps(f32::NEG_INFINITY));
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [__m256]) {
         let r: &mut [__m256; 8] = rows.try_into().expect("8 rows");
         // SAFETY: see the impl.

@@ -177,6 +177,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }.count_ones()
     }
     #[inline(always)]
+    fn max_lane(self, v: __m512) -> f32 {
+        // SAFETY: see the impl. The second operand takes the place of a NaN.
+        unsafe { _mm512_reduce_max_ps(_mm512_max_ps(v, _mm512_set1_ps(f32::NEG_INFINITY))) }
+    }
+    #[inline(always)]
     fn transpose(self, rows: &mut [__m512]) {
         let r: &mut [__m512; 16] = rows.try_into().expect("16 rows");
         // SAFETY: see the impl.

@@ -249,38 +249,43 @@ impl<E: Element> Lines<'_, E> {
     fn join<S: Simd, A: Arithmetic, const U: usize>(&self, s: S, a: &[f32], chain: &mut [f32]) {
         let Lines { b, n, columns, k } = self;
         let a: [S::V; U] = std::array::from_fn(|u| s.splat(a[u]));
-        let line = |row: usize| &b[row * n + columns.start..row * n + columns.end];
-        let lines: [&[E]; U] = std::array::from_fn(|u| line(k.start + u * A::UNIT));
-        let nexts: [Option<&[E]>; U] = std::array::from_fn(|u| {
-            let row = k.start + u * A::UNIT + 1;
-            (A::UNIT > 1 && row < k.end).then(|| line(row))
-        });
-        let coming = b.as_ptr().wrapping_add((k.start + ROWS_AHEAD * A::UNIT) * n + columns.start);
-        for (at, chain) in (0..columns.len()).step_by(S::LANES).zip(chain.chunks_exact_mut(S::LANES)) {
-            // SAFETY: exactly LANES elements.
-            let mut sum = unsafe { s.load(chain.as_ptr()) };
-            if at + S::LANES <= columns.len() {
-                for u in 0..U {
-                    // SAFETY: a whole vector before the ends of the lines.
-                    let take = |line: &[E]| unsafe { std::slice::from_raw_parts(line.as_ptr().add(at), S::LANES) };
-                    sum = A::multiply_add(s, a[u], A::across_k(s, take(lines[u]), nexts[u].map(take)), sum);
-                }
-                if (at * size_of::<E>()).is_multiple_of(CACHE_LINE) {
-                    for row in 0..U * A::UNIT {
-                        s.prefetch(coming.wrapping_add(row * n + at).cast());
+        let width = columns.len();
+        assert!(chain.len() >= width.next_multiple_of(S::LANES));
+        let block = &b[k.start * n + columns.start..(k.end - 1) * n + columns.end];
+        let coming = block.as_ptr().wrapping_add(ROWS_AHEAD * A::UNIT * n);
+        // Vectors of a cache line.
+        let step = S::LANES.max(CACHE_LINE / size_of::<E>());
+        let whole = width / step * step;
+        for line in (0..whole).step_by(step) {
+            for row in 0..U * A::UNIT {
+                s.prefetch(coming.wrapping_add(row * n + line).cast());
+            }
+            for at in (line..line + step).step_by(S::LANES) {
+                // SAFETY: a whole vector before the end of each of the block's lines, of which there are enough for `U`
+                // units, and of the chain (asserted).
+                unsafe {
+                    let take = |row: usize| std::slice::from_raw_parts(block.as_ptr().add(row * n + at), S::LANES);
+                    let mut sum = s.load(chain.as_ptr().add(at));
+                    for (u, &a) in a.iter().enumerate() {
+                        let row = u * A::UNIT;
+                        let next = (A::UNIT > 1 && row + 1 < k.len()).then(|| take(row + 1));
+                        sum = A::multiply_add(s, a, A::across_k(s, take(row), next), sum);
                     }
-                }
-            } else {
-                for u in 0..U {
-                    sum = A::multiply_add(
-                        s,
-                        a[u],
-                        A::across_k(s, &lines[u][at..], nexts[u].map(|next| &next[at..])),
-                        sum,
-                    );
+                    s.store(chain.as_mut_ptr().add(at), sum);
                 }
             }
+        }
+        for at in (whole..width).step_by(S::LANES) {
+            let take = |row: usize| &block[row * n + at..row * n + width.min(at + S::LANES)];
+            let chain = &mut chain[at..at + S::LANES];
             // SAFETY: exactly LANES elements.
+            let mut sum = unsafe { s.load(chain.as_ptr()) };
+            for (u, &a) in a.iter().enumerate() {
+                let row = u * A::UNIT;
+                let next = (A::UNIT > 1 && row + 1 < k.len()).then(|| take(row + 1));
+                sum = A::multiply_add(s, a, A::across_k(s, take(row), next), sum);
+            }
+            // SAFETY: as above.
             unsafe { s.store(chain.as_mut_ptr(), sum) };
         }
     }
