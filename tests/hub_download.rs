@@ -291,10 +291,10 @@ fn offline_names_model_files_and_folder() {
     let error = fetch(&options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing);
     let looked_in = options.cache.snapshot_dir(REPOSITORY, REVISION).display().to_string();
-    assert_says(&error, &["\"tiny\"", REPOSITORY, "tokenizer.json", WEIGHTS, &looked_in, "offline"]);
+    assert_says(&error, &["\"tiny\"", REPOSITORY, "tokenizer.json", WEIGHTS, &looked_in, "downloading is off"]);
     assert!(hub.requests().is_empty());
     let error = lock_repository(REPOSITORY, "main", &options, &mut |_| {}).unwrap_err();
-    assert_says(&error, &[REPOSITORY, "offline"]);
+    assert_says(&error, &[REPOSITORY, "downloading is off"]);
     assert!(!options.cache.root().exists(), "looking makes no folders");
 }
 
