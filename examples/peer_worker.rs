@@ -1,5 +1,6 @@
-//! `lesion`'s side of `benches/peers`: `peer_worker PEER MODELS TOKENS THREADS`, PEER being `lesion-f32`, `lesion-f16`
-//! or `lesion-bf16` (the type of the weights). `limits` as PEER measures the machine at each line instead.
+//! `lesion`'s side of `benches/peers`: `peer_worker PEER MODELS TOKENS THREADS`, PEER being `lesion-f32`, `lesion-f16`,
+//! `lesion-bf16` (the type of the weights, products in f32) or `lesion-bf16-compute` (products in bf16, too). `limits` as
+//! PEER measures the machine at each line instead.
 //!
 //! Speaks JSON lines, as `benches/peers/worker.py` does: a line about itself after the first logits; then, for each
 //! `{"work": "A", "times": 3}` on stdin, a line with `seconds`, the loss or the tokens, and the work counted.
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lesion::bench::Work;
-use lesion::forward::{Cache, ForwardError, Session, SessionOptions};
+use lesion::forward::{Cache, ForwardError, Precision, Session, SessionOptions};
 use lesion::measure::token_losses;
 use lesion::model::{Model, OpenOptions};
 use lesion::plan::Plan;
@@ -27,9 +28,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     if name == "limits" {
         return limits(threads);
     }
-    let dtype = name.strip_prefix("lesion-").ok_or("PEER: lesion-f32, lesion-f16 or lesion-bf16")?;
+    let (dtype, precision) = match name.strip_prefix("lesion-") {
+        Some("bf16-compute") => ("bf16", Precision::Bf16),
+        Some(dtype @ ("f32" | "f16" | "bf16")) => (dtype, Precision::F32),
+        _ => return Err("PEER: lesion-f32, lesion-f16, lesion-bf16 or lesion-bf16-compute".into()),
+    };
     let model = Model::open_dir(&Path::new(models).join(format!("gpt2-{dtype}")), &OpenOptions::default())?;
-    let mut session = Session::new(&model, SessionOptions { threads, ..SessionOptions::default() })?;
+    let mut session = Session::new(&model, SessionOptions { threads, precision, ..SessionOptions::default() })?;
     let tokens: Value = serde_json::from_str(&std::fs::read_to_string(tokens)?)?;
     let ids = |work: &str| serde_json::from_value::<Vec<Vec<u32>>>(tokens[work].clone());
     let short = ids("C")?;
@@ -91,18 +96,19 @@ fn likeliest(logits: &[f32]) -> u32 {
     logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(id, _)| id as u32)
 }
 
-/// Answers each line with FLOP/s of each instruction set's FMAs, and bytes/s of a streaming read.
+/// Answers each line with FLOP/s of each instruction set's FMAs and products of bf16, and bytes/s of a streaming read.
 fn limits(threads: usize) -> Result<(), Box<dyn Error>> {
     let mut teams = Isa::available().map(|isa| Team::new(isa, threads)).collect::<Result<Vec<_>, _>>()?;
     let memory = vec![1.0_f32; 128 << 20];
     println!("{}", json!({"peer": "limits"}));
     for line in std::io::stdin().lock().lines() {
         line?;
-        let mut fma = json!({});
+        let (mut fma, mut bf16) = (json!({}), json!({}));
         for team in &mut teams {
             fma[team.isa().name()] = json!(team.fma_rate(LIMIT_TIME));
+            bf16[team.isa().name()] = json!(team.bf16_rate(LIMIT_TIME));
         }
-        println!("{}", json!({"fma": fma, "read": teams[0].read_rate(&memory, LIMIT_TIME)}));
+        println!("{}", json!({"fma": fma, "bf16": bf16, "read": teams[0].read_rate(&memory, LIMIT_TIME)}));
     }
     Ok(())
 }

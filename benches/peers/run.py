@@ -38,6 +38,7 @@ PEERS = {
     "lesion-f32-1-thread": ("lesion", [], ["gpt2-f32"]),
     "lesion-f16": ("lesion", [], ["gpt2-f16"]),
     "lesion-bf16": ("lesion", [], ["gpt2-bf16"]),
+    "lesion-bf16-compute": ("lesion", [], ["gpt2-bf16"]),
     "transformers-f32": ("python", ["torch", "transformers"], ["gpt2-f32"]),
     "transformers-bf16": ("python", ["torch", "transformers"], ["gpt2-bf16"]),
     "onnxruntime-f32": ("python", ["onnxruntime", "onnx", "safetensors"], ["gpt2-f32", "gpt2-onnx"]),
@@ -274,7 +275,6 @@ def measure(setup, arguments):
         setup.programmes["limits"] = next(setup.programmes[n] for n in setup.programmes if n.startswith("lesion"))
     meters = {n: Worker("limits", setup, path, n) for n in threads}
     limits = {str(n): [] for n in meters}
-    counted = {}
     for round in range(arguments.rounds + 1):
         for work in arguments.works:
             for threads, meter in meters.items():
@@ -288,26 +288,25 @@ def measure(setup, arguments):
                 answer = attempt(name, lambda: workers[name].ask(work, TIMES[work]))
                 if answer is None:
                     continue
-                counted.setdefault(work, answer.get("work")) if name == BASE else None
                 seconds = answer["seconds"]
                 row = rows[name]["work"].setdefault(work, {"seconds": []})
                 # The first round warms up.
                 if round > 0:
                     row["seconds"].append(statistics.median(seconds[1:] or seconds))
-                row.update({key: answer[key] for key in ("loss", "tokens") if key in answer})
+                row.update({key: answer[key] for key in ("loss", "tokens", "work") if key in answer})
                 if work == "A":
                     rows[name]["memory"] = workers[name].memory()
         note(f"round {round} of {arguments.rounds}" + (" (warm-up)" if round == 0 else ""))
     for worker in [*workers.values(), *meters.values()]:
         worker.close()
-    return {"peers": {n: r for n, r in rows.items() if n in workers}, "skipped": skipped, "limits": limits, "counted": counted}
+    return {"peers": {n: r for n, r in rows.items() if n in workers}, "skipped": skipped, "limits": limits}
 
 
 def disagreements(peers):
     """Losses further from lesion's than the type of the numbers explains."""
     found = []
     for name, peer in peers.items():
-        tolerance = TOLERANCE[name.removesuffix("-1-thread").rsplit("-", 1)[1]]
+        tolerance = TOLERANCE[name.removesuffix("-1-thread").removesuffix("-compute").rsplit("-", 1)[1]]
         if name.startswith("llama.cpp"):
             tolerance = max(tolerance, LLAMA_CPP_TOLERANCE)
         for work, row in peer["work"].items():
@@ -332,9 +331,79 @@ def shown(values, scale=1.0, digits=3):
     return f"{middle:.{digits}f} ± {half:.{digits}f}"
 
 
-def best_fma(limits):
-    """The best instruction set's median FMA rate."""
-    return max(statistics.median(one["fma"][isa] for one in limits) for isa in limits[0]["fma"])
+def peaks(limits):
+    """FLOP/s of f32 and of bf16, the best instruction set's medians, and bytes/s."""
+    best = lambda kind: max(statistics.median(one[kind][isa] for one in limits) for isa in limits[0][kind])
+    # An f32 FMA multiplies bf16, too.
+    return {"f32": best("fma"), "bf16": max(best("fma"), best("bf16")), "read": statistics.median(one["read"] for one in limits)}
+
+
+def seconds(peers, name, work):
+    """The times of all rounds; none if it was not measured."""
+    return peers.get(name, {"work": {}})["work"].get(work, {"seconds": []})["seconds"]
+
+
+def ratio(peers, other, work, own=BASE):
+    """The median of the rounds' own ratios of times."""
+    times, base = seconds(peers, other, work), seconds(peers, own, work)
+    return statistics.median(a / b for a, b in zip(times, base)) if times and base else None
+
+
+def thread_gain(measured, threads):
+    """What A and the FMA peak gain from one thread to all."""
+    one, many = measured["limits"].get("1"), measured["limits"].get(str(threads))
+    own = ratio(measured["peers"], "lesion-f32-1-thread", "A")
+    return (own, peaks(many)["f32"] / peaks(one)["f32"]) if own and one and many and threads > 1 else None
+
+
+def targets(measured, threads):
+    """What the engine shall reach, as rows of a table; what was not measured is left out."""
+    peers, limits, rows = measured["peers"], measured["limits"].get(str(threads)), []
+    peak = peaks(limits) if limits else None
+
+    def row(what, value, sign, target, unit="", digits=2):
+        if value is not None:
+            met = {"≥": value >= target, "≤": value <= target, ">": value > target}[sign]
+            # A digit more than the target has, so that a near miss shows.
+            rows.append([what, f"{value:.{digits + 1}f}{unit}", f"{sign} {target:.{digits}f}{unit}", "yes" if met else "no"])
+
+    def least(name, work, precision):
+        """Seconds that compute and that memory take at least."""
+        if not peak or not seconds(peers, name, work):
+            return None
+        count = peers[name]["work"][work]["work"]
+        return {"compute": count["flop"] / peak[precision], "memory": count["bytes"] / peak["read"]}
+
+    def share(what, name, work, limit, precision, target):
+        if bound := least(name, work, precision):
+            row(what, 100 * bound[limit] / statistics.median(seconds(peers, name, work)), "≥", target, " %", 0)
+
+    def against(work, other, sign, target, own=BASE):
+        row(f"{work}: time of {other} / {own}", ratio(peers, other, work, own), sign, target)
+
+    share(f"A: {BASE}, of the f32 FMA peak", BASE, "A", "compute", "f32", 88)
+    against("A", "onnxruntime-f32", "≥", 1.25)
+    against("A", "transformers-f32", "≥", 1.5)
+    share("A: lesion-bf16-compute, of the bf16 peak", "lesion-bf16-compute", "A", "compute", "bf16", 78)
+    against("A", "transformers-bf16", "≥", 1.5, "lesion-bf16-compute")
+    against("A", "ctranslate2-int8", ">", 1.0, "lesion-bf16-compute")
+    against("B", "onnxruntime-f32", "≥", 1.12)
+    for name, precision in [(BASE, "f32"), ("lesion-bf16-compute", "bf16")]:
+        if bound := least(name, "C", precision):
+            limit = max(bound, key=bound.get)
+            row(f"C: time of {name} / limit ({limit})", statistics.median(seconds(peers, name, "C")) / bound[limit], "≤", 1.25)
+    others = [name for name in peers if name.endswith("-f32") and not name.startswith("lesion") and seconds(peers, name, "C")]
+    if others:
+        against("C", min(others, key=lambda name: statistics.median(seconds(peers, name, "C"))), "≥", 1.35)
+    for name in (BASE, "lesion-bf16"):
+        share(f"D: {name}, of the streaming read", name, "D", "memory", "f32", 90)
+    against("D", "llama.cpp-bf16", ">", 1.0, "lesion-bf16")
+    own = peers.get(BASE, {})
+    row(f"process start to first logits, {BASE}", statistics.median(own["start"]) if own.get("start") else None, "≤", 0.1, " s", 1)
+    row(f"anonymous memory after A, {BASE}", own["memory"]["anonymous"] / 1e6 if "memory" in own else None, "≤", 80, " MB", 0)
+    if gain := thread_gain(measured, threads):
+        row(f"1 → {threads} threads: gain of A / gain of the FMA peak", gain[0] / gain[1], "≥", 0.96)
+    return rows
 
 
 def table(header, rows):
@@ -355,13 +424,20 @@ def report(record):
     if measured and measured["peers"]:
         peers, limits = measured["peers"], measured["limits"].get(str(record["threads"]))
         if limits:
-            fma, read = best_fma(limits), statistics.median(one["read"] for one in limits)
-            out.append(f"Limits, measured between the works: f32 FMA {fma / 1e9:.0f} GFLOP/s, streaming read {read / 1e9:.1f} GB/s.\n")
+            peak = peaks(limits)
+            out.append(
+                f"Limits, measured between the works: f32 FMA {peak['f32'] / 1e9:.0f} GFLOP/s, "
+                f"bf16 {peak['bf16'] / 1e9:.0f} GFLOP/s, streaming read {peak['read'] / 1e9:.1f} GB/s.\n"
+            )
+        if rows := targets(measured, record["threads"]):
+            out.append("## Targets\n")
+            out.append(table(["work", "measured", "target", "met"], rows))
         works = record["works"]
         for work in works:
             out.append(f"## {work}: {WHAT[work]}\n")
-            count = measured["counted"].get(work)
-            header = ["peer", "s", "tokens/s", "time / lesion-f32"] + (["GFLOP/s", "% of f32 FMA", "% of read"] if limits and count else [])
+            count = peers.get(BASE, {"work": {}})["work"].get(work, {}).get("work")
+            header = ["peer", "s", "tokens/s", "time / lesion-f32"]
+            header += ["GFLOP/s", "% of f32 FMA (or of bf16)", "% of read"] if limits and count else []
             header += ["loss"] if work != "D" else ["tokens as lesion's"]
             rows = []
             for name, peer in peers.items():
@@ -374,9 +450,13 @@ def report(record):
                 given = {"A": 1024, "B": 1024, "C": 16, "D": 64}[work]
                 line = [name, shown(row["seconds"], digits=4), f"{given / middle:.0f}", ratio]
                 if limits and count:
-                    line += [f"{count['flop'] / middle / 1e9:.0f}", f"{100 * count['flop'] / middle / fma:.0f}"]
-                    # Bytes are those of f32 weights: only f32 peers read them.
-                    line += [f"{100 * count['bytes'] / middle / read:.0f}" if "f32" in name else "–"]
+                    rate = count["flop"] / middle
+                    bf16 = name == "lesion-bf16-compute"
+                    share = 100 * rate / peak["bf16" if bf16 else "f32"]
+                    line += [f"{rate / 1e9:.0f}", f"{share:.0f} of bf16" if bf16 else f"{share:.0f}"]
+                    # lesion counts its own bytes; those of f32 weights are read by all f32 peers.
+                    own = row.get("work") or (count if "f32" in name else None)
+                    line += [f"{100 * own['bytes'] / middle / peak['read']:.0f}" if own else "–"]
                 if work == "D":
                     same = base and sum(1 for a, b in zip(row["tokens"], base["tokens"]) if a == b)
                     line.append(f"{same} of {len(row['tokens'])}" if base else "–")
@@ -384,13 +464,9 @@ def report(record):
                     line.append(f"{row['loss']:.6f}")
                 rows.append(line)
             out.append(table(header, rows))
-        one, two = measured["limits"].get("1"), limits
-        if one and two and one is not two:
-            gain = best_fma(two) / best_fma(one)
-            times = lambda name: statistics.median(peers[name]["work"]["A"]["seconds"])
-            if all("A" in peers[name]["work"] for name in (BASE, "lesion-f32-1-thread") if name in peers):
-                own = times("lesion-f32-1-thread") / times(BASE)
-                out.append(f"1 → {record['threads']} threads: A gains {own:.2f}, the FMA peak {gain:.2f} ({own / gain:.2f} of it).\n")
+        if gain := thread_gain(measured, record["threads"]):
+            own, fma = gain
+            out.append(f"1 → {record['threads']} threads: A gains {own:.2f}, the FMA peak {fma:.2f} ({own / fma:.2f} of it).\n")
         out.append("## Start and memory\n")
         rows = []
         for name, peer in peers.items():

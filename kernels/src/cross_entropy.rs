@@ -2,9 +2,9 @@
 //! over tiles of the vocabulary. The logits are never stored.
 
 use crate::gemm::arithmetic::Arithmetic;
-use crate::gemm::packed::{Chunk, multiply};
+use crate::gemm::packed::{Chunk, PIECE, multiply};
 use crate::gemm::rows::{Cut, PackedRows, pack_rows};
-use crate::gemm::{Layout, NT, SharedOut, WeightMatrix};
+use crate::gemm::{KC, Layout, NT, SharedOut, WeightMatrix, narrow};
 use crate::pool::Leader;
 use crate::scratch::{PerThread, Scratch};
 use crate::simd::{Simd, SimdOp, dispatch};
@@ -64,9 +64,15 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     let rows = targets.len();
     let Scratch { rows: packed, partials, threads, .. } = scratch;
     let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
+    let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
+    let task_rows = cut.task(0).0.len();
+    threads.reserve(
+        (NT * PIECE.min(b.k)).max(narrow::COLUMNS * KC),
+        task_rows * NT + narrow::COLUMNS * a.panel,
+        (task_rows * STATE).max(a.panel * b.k),
+    );
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
-    let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
     let written = SharedOut::new(partials);
     let scores = &*out;
     leader.share(rows * b.k * b.n, cut.tasks(), |task| {

@@ -1,15 +1,17 @@
 //! What the machine can do at most, measured on the spot: the yardstick for kernels (FLOP/s) and for decoding (bytes/s).
 //!
-//! Both run on all threads of a team at once, in small pieces of work that any thread takes, until the caller's time is
-//! up; both count only what was done, so a busy machine gives a low figure. Measure them between repetitions of the
+//! All run on all threads of a team at once, in small pieces of work that any thread takes, until the caller's time is
+//! up; all count only what was done, so a busy machine gives a low figure. Measure them between repetitions of the
 //! work they are compared with.
 
 use crate::Team;
+use crate::gemm::arithmetic::{Arithmetic, Bf16, F32};
 use crate::simd::{Simd, SimdOp, dispatch};
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-/// Chained FMAs of one piece: about 20 µs.
+/// Chained operations of one piece: about 20 µs.
 const CHAIN: usize = 16_384;
 
 /// Elements of one piece of a read: 512 KiB.
@@ -18,26 +20,39 @@ const PIECE: usize = 128 * 1024;
 impl Team {
     /// FLOP/s of f32 FMAs on registers alone (two FLOP each), on all threads for about `time`.
     pub fn fma_rate(&mut self, time: Duration) -> f64 {
-        struct Op;
-        impl SimdOp for Op {
+        self.register_rate::<F32>(time)
+    }
+
+    /// The same of bf16 pairs: two products and two sums a lane, by the processor's instruction for them where there is
+    /// one. Where there is none it shows what widening costs and may be below [`Team::fma_rate`], which bounds products
+    /// of bf16 there.
+    pub fn bf16_rate(&mut self, time: Duration) -> f64 {
+        self.register_rate::<Bf16>(time)
+    }
+
+    fn register_rate<A: Arithmetic>(&mut self, time: Duration) -> f64 {
+        struct Op<A>(PhantomData<A>);
+        impl<A: Arithmetic> SimdOp for Op<A> {
             /// FLOP done.
             type Output = usize;
+            const PAIRS: bool = A::UNIT == 2;
             #[inline(always)]
             fn eval<S: Simd>(self, s: S) -> usize {
                 // Enough chains to hide the latency, no more than the matrix product's tile keeps in registers.
                 match S::MR * S::NV {
-                    ..12 => fma_chains::<S, 6>(s),
-                    12..24 => fma_chains::<S, 12>(s),
-                    _ => fma_chains::<S, 24>(s),
+                    ..12 => chains::<S, A, 6>(s),
+                    12..24 => chains::<S, A, 12>(s),
+                    _ => chains::<S, A, 24>(s),
                 }
             }
         }
         let isa = self.isa();
-        let (tasks, flop) = (16 * self.threads(), dispatch(isa, Op));
+        let piece = || dispatch(isa, Op::<A>(PhantomData));
+        let (tasks, flop) = (16 * self.threads(), piece());
         self.pool().enter(|leader| {
             let done = until(time, || {
                 leader.for_each(tasks, |_| {
-                    black_box(dispatch(isa, Op));
+                    black_box(piece());
                 })
             });
             (tasks * flop) as f64 * done
@@ -94,19 +109,26 @@ fn until(time: Duration, mut work: impl FnMut()) -> f64 {
     }
 }
 
-/// `CHAINS` independent chains of `x ← x · a + b`, which goes to 1 from any start below: no overflow, no subnormals.
+/// `CHAINS` independent chains that stay at 1, without overflow and subnormals; returns the FLOP.
 #[inline(always)]
-fn fma_chains<S: Simd, const CHAINS: usize>(s: S) -> usize {
-    let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
-    let mut x: [S::V; CHAINS] = std::array::from_fn(|i| s.splat(i as f32));
+fn chains<S: Simd, A: Arithmetic, const CHAINS: usize>(s: S) -> usize {
+    let (half, tiny) =
+        (s.splat(black_box(0.5)), A::along_k(s, &[black_box((-30_f32).exp2()); 32][..A::UNIT * S::LANES]));
+    let mut x: [S::V; CHAINS] = std::array::from_fn(|_| s.splat(black_box(1.0)));
     let steps = CHAIN / CHAINS;
     for _ in 0..steps {
         for x in &mut x {
-            *x = s.fma(*x, a, b);
+            *x = match A::UNIT {
+                1 => A::multiply_add(s, *x, half, half),
+                // The sum is in place, as the instruction has it: another one would leave too few registers. Two bf16,
+                // read in the f32 1, are 1 and 0.
+                _ => A::multiply_add(s, *x, tiny, *x),
+            };
         }
     }
-    black_box(s.sum(x.into_iter().fold(s.splat(0.0), |all, x| s.add(all, x))));
-    steps * CHAINS * S::LANES * 2
+    let sum = s.sum(x.into_iter().fold(s.splat(0.0), |all, x| s.add(all, x)));
+    assert_eq!(sum, (CHAINS * S::LANES) as f32, "every chain stays at 1");
+    steps * CHAINS * S::LANES * A::UNIT * 2
 }
 
 #[cfg(test)]
@@ -123,9 +145,8 @@ mod tests {
         for isa in Isa::available() {
             for threads in 1..=2 {
                 let mut team = Team::new(isa, threads).unwrap();
-                let (fma, read) = (team.fma_rate(SHORT), team.read_rate(&data, SHORT));
-                assert!((1e6..1e15).contains(&fma), "{isa}, {threads} threads: {fma} FLOP/s");
-                assert!((1e6..1e15).contains(&read), "{isa}, {threads} threads: {read} bytes/s");
+                let rates = [team.fma_rate(SHORT), team.bf16_rate(SHORT), team.read_rate(&data, SHORT)];
+                assert!(rates.iter().all(|rate| (1e6..1e15).contains(rate)), "{isa}, {threads} threads: {rates:?}");
             }
         }
     }

@@ -56,6 +56,17 @@ impl PerThread {
         self.0.len()
     }
 
+    /// Grows every thread's buffers to what the coming tasks need at most, in elements: which thread runs a task is
+    /// chance, and one that meets its first late would allocate then.
+    pub(crate) fn reserve(&self, packed: usize, sums: usize, gathered: usize) {
+        for thread in &self.0 {
+            let mut own = thread.lock().unwrap_or_else(PoisonError::into_inner);
+            own.packed.at_least(packed);
+            own.sums.at_least(sums);
+            own.gathered.at_least(gathered);
+        }
+    }
+
     /// The calling thread's own scratch; the lock is never contended.
     pub(crate) fn own(&self) -> MutexGuard<'_, ThreadScratch> {
         let i = rayon::current_thread_index().unwrap_or(0) % self.0.len();

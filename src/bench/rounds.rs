@@ -78,6 +78,10 @@ pub struct Limits {
     pub fma_isa: &'static str,
     /// FLOP/s of f32 FMAs on registers.
     pub fma: Spread,
+    /// The instruction set with the highest rate of bf16 products.
+    pub bf16_isa: &'static str,
+    /// FLOP/s of bf16 products, summed in f32, on registers: [`Limits::fma`] where no instruction is faster.
+    pub bf16: Spread,
     /// Bytes/s of a streaming read.
     pub read: Spread,
 }
@@ -97,9 +101,11 @@ pub struct Measured {
     pub flop_per_second: f64,
     /// Bytes/s, by [`Work::bytes`].
     pub bytes_per_second: f64,
-    /// The first as a share of [`Limits::fma`].
+    /// FLOP/s as a share of the precision's peak: [`Limits::fma`] in f32, [`Limits::bf16`] in bf16.
+    pub share_of_peak: f64,
+    /// FLOP/s as a share of [`Limits::fma`] in any precision: bf16 may pass 1.
     pub share_of_fma: f64,
-    /// The second as a share of [`Limits::read`]. A model that fits the caches may pass 1.
+    /// Bytes/s as a share of [`Limits::read`]. A model that fits the caches may pass 1.
     pub share_of_read: f64,
 }
 
@@ -112,7 +118,7 @@ pub struct Report {
     pub plan: String,
     /// The session's instruction set.
     pub isa: &'static str,
-    /// The session's precision; the limit of FMAs is that of f32 in any.
+    /// The session's precision.
     pub precision: &'static str,
     /// The session's threads.
     pub threads: usize,
@@ -149,15 +155,17 @@ pub fn run(
     let batch = Batch::new(prompts.iter().map(Vec::as_slice));
     let (last, predicted) = targets(&batch, &prompts);
 
-    let mut fma = vec![Vec::new(); teams.len()];
+    let (mut fma, mut bf16) = (vec![Vec::new(); teams.len()], vec![Vec::new(); teams.len()]);
     let (mut read, mut prefill, mut loss, mut decode) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // The first round warms up.
     for round in 0..=shape.repeats {
         if round == 1 {
-            [&mut read, &mut prefill, &mut loss, &mut decode].into_iter().chain(&mut fma).for_each(Vec::clear);
+            let once = [&mut read, &mut prefill, &mut loss, &mut decode];
+            once.into_iter().chain(&mut fma).chain(&mut bf16).for_each(Vec::clear);
         }
-        for (team, fma) in teams.iter_mut().zip(&mut fma) {
+        for ((team, fma), bf16) in teams.iter_mut().zip(&mut fma).zip(&mut bf16) {
             fma.push(team.fma_rate(LIMIT_TIME));
+            bf16.push(team.bf16_rate(LIMIT_TIME));
         }
         prefill.push(seconds(|| session.score(plan, &batch, &last).map(|_| ()))?);
         if !predicted.is_empty() {
@@ -172,7 +180,8 @@ pub fn run(
         }
     }
 
-    let limits = limits(&teams, &fma, &read);
+    let limits = limits(&teams, &fma, &bf16, &read);
+    let peak = if session.precision() == Precision::Bf16 { limits.bf16 } else { limits.fma };
     let model = session.model();
     let Shape { batch: sequences, prompt_tokens, decode_tokens, .. } = shape;
     let passes = |scored: &[Target]| Work::of(model, plan, sequences, 0, prompt_tokens, scored.len());
@@ -185,9 +194,9 @@ pub fn run(
         precision: session.precision().name(),
         threads: session.threads(),
         shape,
-        prefill: measured(&prefill, batch.rows(), passes(&last), &limits),
-        prefill_loss: (!loss.is_empty()).then(|| measured(&loss, batch.rows(), passes(&predicted), &limits)),
-        decode: (!decode.is_empty()).then(|| measured(&decode, decode_tokens, steps, &limits)),
+        prefill: measured(&prefill, batch.rows(), passes(&last), peak, &limits),
+        prefill_loss: (!loss.is_empty()).then(|| measured(&loss, batch.rows(), passes(&predicted), peak, &limits)),
+        decode: (!decode.is_empty()).then(|| measured(&decode, decode_tokens, steps, peak, &limits)),
         limits,
     })
 }
@@ -256,14 +265,20 @@ fn likeliest(logits: &[f32]) -> u32 {
     best.map_or(0, |(id, _)| id as u32)
 }
 
-fn limits(teams: &[Team], fma: &[Vec<f64>], read: &[f64]) -> Limits {
-    let rates = teams.iter().zip(fma).map(|(team, rates)| (team.isa(), Spread::of(rates)));
-    let best = rates.max_by(|a, b| a.1.median.total_cmp(&b.1.median));
-    let (isa, fma) = best.expect("the portable instruction set is always there");
-    Limits { fma_isa: isa.name(), fma, read: Spread::of(read) }
+fn limits(teams: &[Team], fma: &[Vec<f64>], bf16: &[Vec<f64>], read: &[f64]) -> Limits {
+    let best = |rates: &[Vec<f64>]| {
+        let rates = teams.iter().zip(rates).map(|(team, rates)| (team.isa().name(), Spread::of(rates)));
+        let best = rates.max_by(|a, b| a.1.median.total_cmp(&b.1.median));
+        best.expect("the portable instruction set is always there")
+    };
+    let (fma, bf16) = (best(fma), best(bf16));
+    // An f32 FMA multiplies bf16, too.
+    let bf16 = if bf16.1.median < fma.1.median { fma } else { bf16 };
+    Limits { fma_isa: fma.0, fma: fma.1, bf16_isa: bf16.0, bf16: bf16.1, read: Spread::of(read) }
 }
 
-fn measured(times: &[f64], tokens: usize, work: Work, limits: &Limits) -> Measured {
+/// `peak`: FLOP/s of the precision.
+fn measured(times: &[f64], tokens: usize, work: Work, peak: Spread, limits: &Limits) -> Measured {
     let seconds = Spread::of(times);
     let flop_per_second = work.flop as f64 / seconds.median;
     let bytes_per_second = work.bytes as f64 / seconds.median;
@@ -274,6 +289,7 @@ fn measured(times: &[f64], tokens: usize, work: Work, limits: &Limits) -> Measur
         tokens_per_second: seconds.rate(tokens as f64),
         flop_per_second,
         bytes_per_second,
+        share_of_peak: flop_per_second / peak.median,
         share_of_fma: flop_per_second / limits.fma.median,
         share_of_read: bytes_per_second / limits.read.median,
     }
@@ -314,8 +330,20 @@ mod tests {
             let rate = measured.tokens as f64 / measured.seconds.median;
             assert_eq!(measured.tokens_per_second.median, rate);
             assert_eq!(measured.share_of_fma, measured.flop_per_second / limits.fma.median);
+            assert_eq!(measured.share_of_peak, measured.share_of_fma);
             assert!(measured.share_of_fma > 0.0 && measured.share_of_read > 0.0, "{measured:?}");
         }
+    }
+
+    #[test]
+    fn the_peak_of_bf16_is_its_own() {
+        let options = SessionOptions { precision: Precision::Bf16, ..SessionOptions::default() };
+        let mut session = Session::new(&Model::mini().unwrap(), options).unwrap();
+        let report = run(&mut session, &Plan::intact(12), SHAPE, &mut |_| ControlFlow::Continue(())).unwrap();
+        let Report { precision: "bf16", prefill, limits, .. } = report else { panic!("{report:?}") };
+        assert!(limits.bf16.median >= limits.fma.median, "{limits:?}");
+        assert_eq!(prefill.share_of_peak, prefill.flop_per_second / limits.bf16.median);
+        assert_eq!(prefill.share_of_fma, prefill.flop_per_second / limits.fma.median);
     }
 
     #[test]

@@ -276,8 +276,8 @@ Examples:
 #[command(after_help = "\
 Prefill runs every sequence up to the logits of its last token, loss scores every token, decode goes on token by token.
 FLOP are the multiply-adds of the matrix products; bytes are weights, keys and values, each from memory once a pass. The
-peaks are measured here and now, between the rounds: f32 FMAs on registers, and a streaming read. bf16 products may so
-pass 100 % of the peak; f64 has no kernels to measure.
+peaks are measured here and now, between the rounds: f32 FMAs and products of bf16 on registers, the best of the
+instruction sets, and a streaming read. FLOP/s are a share of the precision's own peak; f64 has no kernels to measure.
 
 Examples:
   lesion bench

@@ -65,7 +65,8 @@ fn show(output: &mut Output, report: &Report) -> Result<()> {
     let Report { model, plan, isa, precision, threads, shape, limits, .. } = report;
     let Shape { batch, prompt_tokens, repeats, .. } = shape;
     output.heading(&format!("{model}, plan {plan}, {isa}, {precision}, {threads} threads"))?;
-    let header = ["", "tokens/s", "± iqr/2", "ms", "GFLOP/s", "of FMA peak", "GB/s", "of read peak"].map(str::to_owned);
+    let of_peak = if *precision == Precision::Bf16.name() { "of bf16 peak" } else { "of FMA peak" };
+    let header = ["", "tokens/s", "± iqr/2", "ms", "GFLOP/s", of_peak, "GB/s", "of read peak"].map(str::to_owned);
     let prefill = format!("{batch} x {prompt_tokens}");
     let mut rows = vec![row(&format!("prefill {prefill}"), &report.prefill)];
     rows.extend(report.prefill_loss.as_ref().map(|measured| row(&format!("loss {prefill}"), measured)));
@@ -77,9 +78,11 @@ fn show(output: &mut Output, report: &Report) -> Result<()> {
         format!("{:.digits$} ± {:.digits$}", spread.median / 1e9, spread.half_width() / 1e9)
     };
     output.line(format!(
-        "peaks: {} GFLOP/s ({} FMA on registers), {} GB/s (streaming read)",
+        "peaks: {} GFLOP/s ({} f32 FMA on registers), {} GFLOP/s ({} bf16 products on registers), {} GB/s (streaming read)",
         spread(&limits.fma, 1),
         limits.fma_isa,
+        spread(&limits.bf16, 1),
+        limits.bf16_isa,
         spread(&limits.read, 1)
     ))?;
     output.line(format!("medians of {repeats} rounds, the peaks measured in each; ± is half the interquartile range"))
@@ -93,7 +96,7 @@ fn row(name: &str, measured: &Measured) -> Vec<String> {
         format!("{:.1}", measured.tokens_per_second.half_width()),
         format!("{:.2}", 1e3 * measured.seconds.median),
         format!("{:.1}", measured.flop_per_second / 1e9),
-        percent(measured.share_of_fma),
+        percent(measured.share_of_peak),
         format!("{:.2}", measured.bytes_per_second / 1e9),
         percent(measured.share_of_read),
     ]

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 /// k packed at a time when there are many rows: with [`NT`] columns 384 KiB, read from L2 by each chunk of rows.
-const PIECE: usize = 3 * KC;
+pub(crate) const PIECE: usize = 3 * KC;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
 const CHUNK: usize = 96;
