@@ -125,6 +125,7 @@ pub(crate) fn attention(
     let tasks = number(spans, |span| span.rows.div_ceil(TASK_ROWS) * shape.heads, first_task);
     let work = spans.iter().map(|span| 2 * span.rows * (span.past + span.rows) * shape.width()).sum();
     let (keys, values, z) = (&store.keys[..], &store.values[..], SharedOut::new(z));
+    threads.reserve(ROWS * (GROUP + shape.head_dim), ROWS * padded(shape), 0);
     // Later rows see more keys: the longest tasks go first.
     leader.share(work, tasks, |task| {
         let (i, within) = place(first_task, tasks - 1 - task);
@@ -147,6 +148,11 @@ pub(crate) fn attention(
             },
         );
     });
+}
+
+/// Length of a row of the running output: padded, so that pairs of vectors may pass its end.
+fn padded(shape: HeadShape) -> usize {
+    shape.head_dim.next_multiple_of(2 * TILE)
 }
 
 /// Numbers the tasks of all spans, the first of each into `first_task`; returns how many there are.
@@ -242,8 +248,7 @@ impl SimdOp for HeadOp<'_> {
     fn eval<S: Simd>(self, s: S) {
         let dim = self.shape.head_dim;
         let (scores, queries) = self.scores.at_least(ROWS * (GROUP + dim)).split_at_mut(ROWS * GROUP);
-        // Rows of the running output are padded, so that vectors may pass their end.
-        let padded = dim.next_multiple_of(2 * TILE);
+        let padded = padded(self.shape);
         let outputs = self.outputs.at_least(ROWS * padded);
         let last = self.span.rows.min(self.first + TASK_ROWS);
         let mut first = self.first;

@@ -2,9 +2,9 @@
 //! over tiles of the vocabulary. The logits are never stored.
 
 use crate::gemm::arithmetic::Arithmetic;
-use crate::gemm::packed::{Chunk, PIECE, multiply};
+use crate::gemm::packed::{Chunk, Part, multiply, reserve};
 use crate::gemm::rows::{Cut, PackedRows, pack_rows};
-use crate::gemm::{KC, Layout, NT, SharedOut, WeightMatrix, narrow};
+use crate::gemm::{Layout, NT, SharedOut, WeightMatrix};
 use crate::pool::Leader;
 use crate::scratch::{PerThread, Scratch};
 use crate::simd::{Simd, SimdOp, dispatch};
@@ -66,11 +66,7 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
     let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
     let task_rows = cut.task(0).0.len();
-    threads.reserve(
-        (NT * PIECE.min(b.k)).max(narrow::COLUMNS * KC),
-        task_rows * NT + narrow::COLUMNS * a.panel,
-        (task_rows * STATE).max(a.panel * b.k),
-    );
+    reserve(threads, a, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k));
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
     let written = SharedOut::new(partials);
@@ -80,7 +76,8 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
         let group = columns.start / GROUP;
         let mut own = threads.own();
         let mut running = std::mem::take(&mut own.gathered);
-        multiply(isa, a, &b, rows.clone(), columns.clone(), &mut own, None, |chunk| {
+        let part = Part { a, b: &b, rows: rows.clone(), columns: columns.clone(), carried: None };
+        multiply(isa, part, &mut own, |chunk| {
             let state = running.at_least(rows.len() * STATE);
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
@@ -260,7 +257,8 @@ fn target_logits<A: Arithmetic>(
             output_weights(b, target as usize, weights);
         }
         let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
-        multiply(isa, a, &weights, rows.clone(), 0..rows.len(), &mut own, None, |chunk| {
+        let part = Part { a, b: &weights, rows: rows.clone(), columns: 0..rows.len(), carried: None };
+        multiply(isa, part, &mut own, |chunk| {
             for (i, row) in chunk.rows.enumerate() {
                 // SAFETY: each task has rows of its own.
                 unsafe { (*out.at(row)).target_logit = f64::from(chunk.sums[i * NT + i]) };

@@ -7,13 +7,13 @@ use super::rows::{Cut, PackedRows, pack_rows};
 use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
 use crate::Isa;
 use crate::pool::Leader;
-use crate::scratch::{Scratch, ThreadScratch};
+use crate::scratch::{PerThread, Scratch, ThreadScratch};
 use crate::simd::{Simd, SimdOp, dispatch};
 use std::marker::PhantomData;
 use std::ops::Range;
 
 /// k packed at a time when there are many rows: with [`NT`] columns 384 KiB, read from L2 by each chunk of rows.
-pub(crate) const PIECE: usize = 3 * KC;
+const PIECE: usize = 3 * KC;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
 const CHUNK: usize = 96;
@@ -45,19 +45,38 @@ impl Carried {
     }
 }
 
-/// Computes `a[rows] · b[columns]` and gives it to `done`, chunk by chunk: strips of [`NT`] columns one after the other,
-/// in each the rows in order. `rows.start` begins a panel. Where a is a piece of k, `carried` holds what came of the
-/// pieces before, and `done` is called behind the last.
+/// Room for [`multiply`] on every thread, for tasks of up to `task_rows` rows; and for `gathered` elements.
+pub(crate) fn reserve<A: Arithmetic>(
+    threads: &PerThread,
+    a: &PackedRows<'_, A>,
+    k: usize,
+    task_rows: usize,
+    gathered: usize,
+) {
+    let packed = if a.narrow { narrow::COLUMNS * KC } else { NT * PIECE.min(k) };
+    threads.reserve(packed, task_rows * NT + narrow::COLUMNS * a.panel, gathered);
+}
+
+/// A part of the product: some rows of a, some columns of b.
+pub(crate) struct Part<'a, A> {
+    pub(crate) a: &'a PackedRows<'a, A>,
+    pub(crate) b: &'a WeightMatrix<'a>,
+    /// Begin a panel.
+    pub(crate) rows: Range<usize>,
+    pub(crate) columns: Range<usize>,
+    /// Where a is a piece of k: what came of the pieces before.
+    pub(crate) carried: Option<Carried>,
+}
+
+/// Computes a part and gives it to `done`, chunk by chunk: strips of [`NT`] columns one after the other, in each the rows
+/// in order. Where a is a piece of k, `done` is called behind the last.
 pub(crate) fn multiply<A: Arithmetic>(
     isa: Isa,
-    a: &PackedRows<'_, A>,
-    b: &WeightMatrix<'_>,
-    rows: Range<usize>,
-    columns: Range<usize>,
+    part: Part<'_, A>,
     own: &mut ThreadScratch,
-    carried: Option<Carried>,
     mut done: impl FnMut(Chunk<'_>),
 ) {
+    let Part { a, b, rows, columns, carried } = part;
     if a.narrow {
         return multiply_narrow(isa, a, b, columns, own, done);
     }
@@ -232,9 +251,10 @@ pub(crate) fn gemm<A: Arithmetic>(
             _ => n.div_ceil(threads.len()).next_multiple_of(NT),
         };
         let cut = Cut::new(rows, a.panel, n, task_columns, threads.len());
+        reserve(threads, a, b.k, cut.task(0).0.len(), 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
-            multiply(isa, a, &b, rows, columns, &mut threads.own(), carried, |chunk| {
+            multiply(isa, Part { a, b: &b, rows, columns, carried }, &mut threads.own(), |chunk| {
                 dispatch(isa, Finish { chunk, n, epilogue, out });
             });
         });
