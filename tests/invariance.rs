@@ -167,6 +167,31 @@ fn which_rows_are_scored() {
 }
 
 #[test]
+fn the_greatest_logits_are_those_of_the_logits() {
+    let ids = &sequences(&[40])[0];
+    let batch = Batch::new([&ids[..]]);
+    let plan = plan("0..4,6,5,8..12");
+    for precision in [Precision::F32, Precision::Bf16, Precision::F64] {
+        let options = SessionOptions { threads: 2, isa: Isa::best(), precision };
+        let mut session = Session::new(&Model::mini().unwrap(), options).unwrap();
+        let logits = session.all_logits(&plan, ids).unwrap().to_vec();
+        let vocab_size = logits.len() / ids.len();
+        let targets: Vec<_> = [39, 0, 17].map(|row| Target { row, id: 3 }).to_vec();
+        let plain = session.score(&plan, &batch, &targets).unwrap().to_vec();
+        let (scores, greatest) = session.score_top(&plan, &batch, &targets, 5).unwrap();
+        assert_eq!(scores, plain, "{precision}");
+        for (target, greatest) in targets.iter().zip(greatest.chunks_exact(5)) {
+            let logits = &logits[target.row * vocab_size..][..vocab_size];
+            let mut order: Vec<u32> = (0..vocab_size as u32).collect();
+            order.sort_by(|&i, &j| logits[j as usize].total_cmp(&logits[i as usize]));
+            let found: Vec<_> = greatest.iter().map(|candidate| candidate.id).collect();
+            assert_eq!(found, order[..5], "{precision}");
+            assert!(greatest.iter().all(|candidate| candidate.logit == logits[candidate.id as usize]));
+        }
+    }
+}
+
+#[test]
 fn a_target_s_logit_is_the_logit() {
     let ids = &sequences(&[40])[0];
     let mut session = session(Isa::best(), 2);

@@ -1,5 +1,5 @@
-//! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, and the entropy, in one pass
-//! over tiles of the vocabulary. The logits are never stored.
+//! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, the entropy and the greatest
+//! logits, in one pass over tiles of the vocabulary. The logits are never stored.
 
 use crate::gemm::arithmetic::Arithmetic;
 use crate::gemm::packed::{Chunk, Part, multiply, reserve};
@@ -8,6 +8,7 @@ use crate::gemm::{Layout, NT, SharedOut, WeightMatrix};
 use crate::pool::Leader;
 use crate::scratch::{PerThread, Scratch};
 use crate::simd::{Simd, SimdOp, dispatch};
+use crate::top::{self, Candidate};
 use crate::{Isa, WeightData};
 use std::ops::Range;
 
@@ -50,7 +51,9 @@ pub(crate) struct Partial {
     greater: u32,
 }
 
-/// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`.
+/// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`, and finds each row's greatest
+/// logits: `greatest` is `[rows, as many as are wanted]`.
+#[expect(clippy::too_many_arguments, reason = "two call sites, side by side")]
 pub(crate) fn cross_entropy<A: Arithmetic>(
     isa: Isa,
     leader: &mut Leader<'_>,
@@ -58,18 +61,21 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     x: &[f32],
     b: WeightMatrix<'_>,
     targets: &[u32],
+    greatest: &mut [Candidate],
     out: &mut [RowScore],
 ) {
     let groups = b.n.div_ceil(GROUP);
     let rows = targets.len();
-    let Scratch { rows: packed, partials, threads, .. } = scratch;
+    let count = greatest.len() / rows;
+    let Scratch { rows: packed, partials, tops, threads, .. } = scratch;
     let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
     let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
     let task_rows = cut.task(0).0.len();
     reserve(threads, a, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k));
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
-    let written = SharedOut::new(partials);
+    tops.resize(rows * groups * count, Candidate::NONE);
+    let (written, lists) = (SharedOut::new(partials), SharedOut::new(tops));
     let scores = &*out;
     leader.share(rows * b.k * b.n, cut.tasks(), |task| {
         let (rows, columns) = cut.task(task);
@@ -81,19 +87,36 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
             let state = running.at_least(rows.len() * STATE);
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
-            dispatch(isa, Scored { chunk, begins, scores, state });
+            let tops = Tops { lists, count, group, groups };
+            dispatch(isa, Scored { chunk, begins, scores, state, tops });
         });
         let state = &running.as_slice()[..rows.len() * STATE];
         dispatch(isa, Concluded { rows, group, groups, state, partials: written });
         own.gathered = running;
     });
-    let (partials, out) = (&partials[..], SharedOut::new(out));
+    let (partials, tops) = (&partials[..], &tops[..]);
+    let (out, greatest) = (SharedOut::new(out), SharedOut::new(greatest));
     leader.share(200 * partials.len(), rows.div_ceil(MERGED_ROWS), |task| {
         for row in task * MERGED_ROWS..rows.min((task + 1) * MERGED_ROWS) {
             // SAFETY: each task has rows of its own.
             merge(&partials[row * groups..][..groups], unsafe { &mut *out.at(row) });
+            // SAFETY: as above.
+            let greatest = unsafe { std::slice::from_raw_parts_mut(greatest.at(row * count), count) };
+            greatest.fill(Candidate::NONE);
+            for &candidate in &tops[row * groups * count..][..groups * count] {
+                top::insert(greatest, candidate);
+            }
         }
     });
+}
+
+/// Where the greatest logits of each row and group go: `[rows, groups, count]`.
+#[derive(Clone, Copy)]
+struct Tops {
+    lists: SharedOut<Candidate>,
+    count: usize,
+    group: usize,
+    groups: usize,
 }
 
 /// Merges a row's groups, in their order, in f64.
@@ -132,16 +155,24 @@ struct Scored<'a> {
     scores: &'a [RowScore],
     /// `[rows][STATE]`
     state: &'a mut [f32],
+    tops: Tops,
 }
 
 impl SimdOp for Scored<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Scored { chunk: Chunk { rows, columns, sums }, begins, scores, state } = self;
+        let Scored { chunk: Chunk { rows, columns, sums }, begins, scores, state, tops } = self;
         for ((row, logits), state) in rows.zip(sums.chunks_exact_mut(NT)).zip(state.chunks_exact_mut(STATE)) {
             // Columns behind the vocabulary's end weigh nothing.
             logits[columns.len()..].fill(f32::NEG_INFINITY);
+            let list = (row * tops.groups + tops.group) * tops.count;
+            // SAFETY: this task alone has the lists of its rows and group.
+            let list = unsafe { std::slice::from_raw_parts_mut(tops.lists.at(list), tops.count) };
+            if begins {
+                list.fill(Candidate::NONE);
+            }
+            top::take(s, logits, columns.start, list);
             // SAFETY: a row's state holds three vectors of any instruction set.
             let [max, sum, weighted] = unsafe { [0, 16, 32].map(|at| s.load(state.as_ptr().add(at))) };
             let mut running = if begins { Running::new(s) } else { Running { max, sum, weighted } };

@@ -6,7 +6,7 @@ use crate::gemm::arithmetic::{Bf16, F32, Precision};
 use crate::gemm::{self, Epilogue, WeightMatrix};
 use crate::pool::{Leader, Pool};
 use crate::scratch::Scratch;
-use crate::{Isa, RowScore, cross_entropy, norm};
+use crate::{Candidate, Isa, RowScore, cross_entropy, norm};
 use std::fmt;
 
 /// Threads, an instruction set that was checked to be there, and the scratch memory of the kernels.
@@ -192,21 +192,36 @@ impl Kernels<'_, '_> {
     /// # Panics
     /// If the lengths don't fit together or a target is not below n.
     pub fn cross_entropy(&mut self, x: &[f32], unembedding: WeightMatrix<'_>, targets: &[u32], out: &mut [RowScore]) {
+        self.cross_entropy_top(x, unembedding, targets, &mut [], out);
+    }
+
+    /// The same, and each row's greatest logits, in descending order: `greatest` is `[rows, as many as are wanted]`. Of
+    /// equal logits the lower id comes first.
+    ///
+    /// # Panics
+    /// As [`Kernels::cross_entropy`], and if `greatest` is not as long for each row.
+    pub fn cross_entropy_top(
+        &mut self,
+        x: &[f32],
+        unembedding: WeightMatrix<'_>,
+        targets: &[u32],
+        greatest: &mut [Candidate],
+        out: &mut [RowScore],
+    ) {
         check_matrix(&unembedding);
         assert_eq!(Some(x.len()), targets.len().checked_mul(unembedding.k), "cross_entropy: rows");
         assert_eq!(targets.len(), out.len(), "cross_entropy: out");
         assert!(targets.iter().all(|&t| (t as usize) < unembedding.n), "cross_entropy: a target behind the vocabulary");
-        if !targets.is_empty() {
-            let Kernels { isa, leader, scratch, .. } = self;
-            match self.precision {
-                Precision::F32 => {
-                    cross_entropy::cross_entropy::<F32>(*isa, leader, scratch, x, unembedding, targets, out);
-                }
-                Precision::Bf16 => {
-                    cross_entropy::cross_entropy::<Bf16>(*isa, leader, scratch, x, unembedding, targets, out);
-                }
-            }
+        if targets.is_empty() {
+            return assert!(greatest.is_empty(), "cross_entropy: greatest of no rows");
         }
+        assert!(greatest.len().is_multiple_of(targets.len()), "cross_entropy: greatest");
+        let Kernels { isa, leader, scratch, .. } = self;
+        let score = match self.precision {
+            Precision::F32 => cross_entropy::cross_entropy::<F32>,
+            Precision::Bf16 => cross_entropy::cross_entropy::<Bf16>,
+        };
+        score(*isa, leader, scratch, x, unembedding, targets, greatest, out);
     }
 }
 

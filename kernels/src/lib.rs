@@ -23,6 +23,7 @@ mod portable;
 pub mod reference;
 mod scratch;
 mod simd;
+mod top;
 
 pub use attention::{HeadShape, KvSpan, KvStore, TILE};
 pub use cross_entropy::RowScore;
@@ -31,3 +32,4 @@ pub use gemm::arithmetic::Precision;
 pub use gemm::{Epilogue, Layout, WeightMatrix};
 pub use isa::{Isa, UnavailableIsa};
 pub use kernels::{Kernels, Team, TeamError};
+pub use top::Candidate;

@@ -83,6 +83,8 @@ pub(crate) struct Scratch {
     pub(crate) partial_sums: Buffer,
     /// Per (row, vocabulary group) partial results of the cross-entropy.
     pub(crate) partials: Vec<crate::cross_entropy::Partial>,
+    /// The greatest logits of each (row, vocabulary group).
+    pub(crate) tops: Vec<crate::Candidate>,
     /// First task of each span, in attention.
     pub(crate) span_tasks: Vec<usize>,
     pub(crate) threads: PerThread,
@@ -94,6 +96,7 @@ impl Scratch {
             rows: Buffer::default(),
             partial_sums: Buffer::default(),
             partials: Vec::new(),
+            tops: Vec::new(),
             span_tasks: Vec::new(),
             threads: PerThread((0..threads).map(|_| Mutex::default()).collect()),
         }

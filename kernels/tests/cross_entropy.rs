@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use lesion_kernels::{Dtype, Epilogue, Isa, Layout, RowScore, Team, WeightMatrix, reference};
+use lesion_kernels::{Candidate, Dtype, Epilogue, Isa, Layout, RowScore, Team, WeightMatrix, reference};
 
 fn score(team: &mut Team, x: &[f32], b: WeightMatrix<'_>, targets: &[u32]) -> Vec<RowScore> {
     let nothing = RowScore { target_logit: f64::NAN, log_sum_exp: f64::NAN, entropy: f64::NAN, rank: u32::MAX };
@@ -56,6 +56,41 @@ fn check(failures: &mut Failures, teams: &mut [Team], rng: &mut Rng, (rows, k, n
             first = Some((isa, got));
         }
     }
+}
+
+/// Against sorting the logits that the matrix product gives: ids and bits, whatever the batch and the threads.
+#[test]
+fn the_greatest_logits_are_those_of_the_product() {
+    let (mut failures, mut rng) = (Failures::default(), Rng(35));
+    let shapes = [(1, 7, 5, 3), (3, 64, 1, 1), (2, 5, 1025, 10), (13, 16, 2050, 7), (50, 33, 300, 300)];
+    for (rows, k, n, count) in if cfg!(miri) { &shapes[..2] } else { &shapes[..] }.iter().copied() {
+        let (x, weights) = (rng.short(rows * k), rng.short(k * n));
+        let targets: Vec<u32> = (0..rows).map(|row| (row % n) as u32).collect();
+        for b in Weights::every_way(&weights, k, n) {
+            for team in &mut teams() {
+                let mut logits = vec![0.0; rows * n];
+                let mut scores = vec![RowScore::default(); rows];
+                let mut greatest = vec![Candidate { id: 7, logit: f32::NAN }; rows * count];
+                team.enter(|kernels| {
+                    kernels.gemm(&x, b.matrix(), Epilogue::Store, &mut logits);
+                    kernels.cross_entropy_top(&x, b.matrix(), &targets, &mut greatest, &mut scores);
+                });
+                for (row, greatest) in greatest.chunks_exact(count).enumerate() {
+                    let logits = &logits[row * n..][..n];
+                    let mut order: Vec<u32> = (0..n as u32).collect();
+                    // A stable sort: of equals the lower id stays in front.
+                    order.sort_by(|&i, &j| logits[j as usize].total_cmp(&logits[i as usize]));
+                    let mut want: Vec<_> =
+                        order.iter().map(|&id| Candidate { id, logit: logits[id as usize] + 0.0 }).collect();
+                    want.resize(count.max(n), Candidate::NONE);
+                    failures.check(greatest == &want[..count], || {
+                        format!("{rows}×{k}×{n} {} row {row}: {greatest:?}, not {:?}", team.isa(), &want[..count])
+                    });
+                }
+            }
+        }
+    }
+    failures.report();
 }
 
 #[test]

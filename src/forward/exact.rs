@@ -12,7 +12,7 @@ use super::session::Target;
 use crate::model::{Config, LayerNorm, Linear, Model, Parameters};
 use crate::plan::{Execution, Part, Step};
 use lesion_kernels::reference::{cross_entropy, gelu, layer_norm, softmax};
-use lesion_kernels::{Layout, RowScore, WeightMatrix};
+use lesion_kernels::{Candidate, Layout, RowScore, WeightMatrix};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -160,11 +160,19 @@ impl<'a> Pass<'a> {
     }
 
     /// Scores the rows of `targets`.
-    pub(super) fn score(&self, targets: &[Target], scores: &mut Vec<RowScore>) {
+    pub(super) fn score(
+        &self,
+        targets: &[Target],
+        count: usize,
+        scores: &mut Vec<RowScore>,
+        greatest: &mut Vec<Candidate>,
+    ) {
         scores.clear();
+        greatest.clear();
         let vocab_size = self.config.vocab_size;
         for targets in targets.chunks(LOGIT_ROWS) {
             let logits = self.unembed(targets.iter().map(|target| target.row));
+            greatest.extend(logits.chunks_exact(vocab_size).flat_map(|logits| greatest_of(logits, count)));
             let rows = logits.par_chunks_exact(vocab_size).zip(targets);
             scores.par_extend(rows.map(|(logits, target)| {
                 let (_, log_sum_exp, entropy, rank) = cross_entropy(logits, target.id as usize);
@@ -277,4 +285,18 @@ fn widened(x: &[f32]) -> Vec<f64> {
 
 fn add(to: &mut [f64], x: &[f64]) {
     to.iter_mut().zip(x).for_each(|(to, x)| *to += x);
+}
+
+/// The `count` greatest logits, rounded to f32; of equals the lower id first.
+fn greatest_of(logits: &[f64], count: usize) -> Vec<Candidate> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|&id| logits[id as usize] > f64::NEG_INFINITY).collect();
+    // A stable sort.
+    ids.sort_by(|&i, &j| logits[j as usize].total_cmp(&logits[i as usize]));
+    let mut greatest: Vec<_> =
+        ids.into_iter().take(count).map(|id| Candidate { id, logit: logits[id as usize] as f32 }).collect();
+    greatest.resize(count, Candidate::NONE);
+    greatest
 }

@@ -14,7 +14,7 @@ use super::session::Target;
 use super::workspace::Workspace;
 use crate::model::{Config, LayerNorm, Model, Parameters};
 use crate::plan::{Execution, Part, Step};
-use lesion_kernels::{Epilogue, HeadShape, Kernels, KvStore, RowScore};
+use lesion_kernels::{Candidate, Epilogue, HeadShape, Kernels, KvStore, RowScore};
 use std::ops::Range;
 
 /// The residual stream between two steps, as a tap sees it.
@@ -154,15 +154,22 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         self.work.groups[depth] = (start, sum);
     }
 
-    /// Scores the rows of `targets`.
-    pub(super) fn score(&mut self, targets: &[Target], scores: &mut Vec<RowScore>) {
+    /// Scores the rows of `targets`; `greatest` gets `count` of each row's logits.
+    pub(super) fn score(
+        &mut self,
+        targets: &[Target],
+        count: usize,
+        scores: &mut Vec<RowScore>,
+        greatest: &mut Vec<Candidate>,
+    ) {
         self.select(targets.iter().map(|target| target.row));
         let Workspace { selected, targets: ids, .. } = &mut *self.work;
         ids.clear();
         ids.extend(targets.iter().map(|target| target.id));
         scores.clear();
         scores.resize(targets.len(), RowScore::default());
-        self.kernels.cross_entropy(selected, self.parameters.unembedding(), ids, scores);
+        greatest.resize(targets.len() * count, Candidate::NONE);
+        self.kernels.cross_entropy_top(selected, self.parameters.unembedding(), ids, greatest, scores);
     }
 
     /// The logits of `rows`, `[rows, vocab_size]`.

@@ -9,7 +9,7 @@ use super::precision::Precision;
 use super::workspace::Workspace;
 use crate::model::Model;
 use crate::plan::Plan;
-use lesion_kernels::{self as kernels, Isa, RowScore, Team, TeamError};
+use lesion_kernels::{self as kernels, Candidate, Isa, RowScore, Team, TeamError};
 use std::ops::Range;
 
 /// How a session computes.
@@ -57,7 +57,7 @@ pub struct Session {
 /// What passes run on.
 enum Engine {
     /// The kernels, in f32 or bf16.
-    Kernels(Team),
+    Kernels(Box<Team>),
     /// Plain threads, in f64.
     Exact(rayon::ThreadPool),
 }
@@ -66,13 +66,16 @@ enum Engine {
 #[derive(Default)]
 struct Found {
     scores: Vec<RowScore>,
+    /// `[rows, as many as were wanted]`
+    greatest: Vec<Candidate>,
     /// `[rows, vocab_size]`
     logits: Vec<f32>,
 }
 
 /// What a pass is asked for, besides what its tap sees.
 enum Wanted<'a> {
-    Scores(&'a [Target]),
+    /// And as many of each row's greatest logits.
+    Scores(&'a [Target], usize),
     /// Of these rows.
     Logits(Range<usize>),
     Nothing,
@@ -85,7 +88,7 @@ impl Session {
     /// [`ForwardError::Team`] where the threads or the instruction set are not to be had.
     pub fn new(model: &Model, options: SessionOptions) -> Result<Session, ForwardError> {
         let SessionOptions { threads, isa, precision } = options;
-        let team = |precision| Team::new(isa, threads).map(|team| team.with_precision(precision));
+        let team = |precision| Team::new(isa, threads).map(|team| Box::new(team.with_precision(precision)));
         let engine = match precision {
             Precision::F32 => Engine::Kernels(team(kernels::Precision::F32)?),
             Precision::Bf16 => Engine::Kernels(team(kernels::Precision::Bf16)?),
@@ -134,8 +137,10 @@ impl Session {
 
     /// Anonymous memory that the session holds between passes, in bytes.
     pub fn memory(&self) -> usize {
-        let Found { scores, logits } = &self.found;
-        let found = scores.capacity() * size_of::<RowScore>() + logits.capacity() * size_of::<f32>();
+        let Found { scores, greatest, logits } = &self.found;
+        let found = scores.capacity() * size_of::<RowScore>()
+            + greatest.capacity() * size_of::<Candidate>()
+            + logits.capacity() * size_of::<f32>();
         let scratch = match &self.engine {
             Engine::Kernels(team) => team.scratch_bytes(),
             Engine::Exact(_) => 0,
@@ -149,6 +154,21 @@ impl Session {
     /// # Errors
     /// Where batch, plan or targets do not fit the model.
     pub fn score(&mut self, plan: &Plan, batch: &Batch, targets: &[Target]) -> Result<&[RowScore], ForwardError> {
+        Ok(self.score_top(plan, batch, targets, 0)?.0)
+    }
+
+    /// [`Session::score`], and beside it the `count` greatest logits of each row in descending order, of equals the lower
+    /// id first: `[targets, count]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn score_top(
+        &mut self,
+        plan: &Plan,
+        batch: &Batch,
+        targets: &[Target],
+        count: usize,
+    ) -> Result<(&[RowScore], &[Candidate]), ForwardError> {
         let vocab_size = self.model.config().vocab_size;
         for &Target { row, id } in targets {
             if row >= batch.rows() {
@@ -159,8 +179,8 @@ impl Session {
                 return Err(ForwardError::Token { sequence, id, vocab_size });
             }
         }
-        self.pass(plan, batch, None, None, Wanted::Scores(targets))?;
-        Ok(&self.found.scores)
+        self.pass(plan, batch, None, None, Wanted::Scores(targets, count))?;
+        Ok((&self.found.scores, &self.found.greatest))
     }
 
     /// The logits of the last token of `ids`, `[vocab_size]`.
@@ -239,7 +259,9 @@ impl Session {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
                 pass.run(plan.steps(), tap);
                 match wanted {
-                    Wanted::Scores(targets) => pass.score(targets, &mut found.scores),
+                    Wanted::Scores(targets, count) => {
+                        pass.score(targets, count, &mut found.scores, &mut found.greatest);
+                    }
                     Wanted::Logits(rows) => pass.logits(rows, &mut found.logits),
                     Wanted::Nothing => {}
                 }
@@ -248,7 +270,9 @@ impl Session {
                 let mut pass = exact::Pass::new(model, batch, cache);
                 pass.run(plan.steps(), tap);
                 match wanted {
-                    Wanted::Scores(targets) => pass.score(targets, &mut found.scores),
+                    Wanted::Scores(targets, count) => {
+                        pass.score(targets, count, &mut found.scores, &mut found.greatest);
+                    }
                     Wanted::Logits(rows) => pass.logits(rows, &mut found.logits),
                     Wanted::Nothing => {}
                 }

@@ -143,3 +143,34 @@ impl Cut {
         (row..self.rows.min(row + self.task_rows), column..self.columns.min(column + self.task_columns))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::NT;
+
+    /// Tasks of GPT-2 small's products at 1024 rows, and of its unembedding by groups of 1024 outputs.
+    #[test]
+    fn two_threads_and_sixty_four_are_fed() {
+        let counts = |threads| {
+            let tasks = |n, columns| Cut::new(1024, 12, n, columns, threads).tasks();
+            [tasks(768, NT), tasks(2304, NT), tasks(3072, NT), tasks(50_257, 1024)]
+        };
+        assert_eq!(counts(1), [6, 18, 24, 50]);
+        assert_eq!(counts(2), [6, 18, 24, 50]);
+        assert_eq!(counts(64), [174, 198, 192, 200]);
+    }
+
+    #[test]
+    fn tasks_cover_every_row_and_column_once() {
+        for (rows, columns, threads) in [(1, 1, 1), (1024, 768, 2), (1000, 2305, 64), (97, 50_257, 7), (25, 130, 64)] {
+            let cut = Cut::new(rows, 12, columns, NT, threads);
+            let mut seen = vec![0_u8; rows * columns];
+            for (rows, range) in (0..cut.tasks()).map(|task| cut.task(task)) {
+                assert!(rows.start.is_multiple_of(12));
+                rows.for_each(|row| seen[row * columns..][range.clone()].iter_mut().for_each(|seen| *seen += 1));
+            }
+            assert!(seen.iter().all(|&seen| seen == 1), "{rows} × {columns}, {threads} threads");
+        }
+    }
+}
