@@ -315,11 +315,13 @@ impl RowBlock<'_> {
         for start in (0..self.limit + R - 1).step_by(GROUP) {
             let seen: [usize; R] = std::array::from_fn(|r| (self.limit + r).saturating_sub(start).min(GROUP));
             self.scores::<S, R>(s, start, seen[R - 1], queries, scores);
+            // Whole vectors of keys that some row sees; the others would weigh nothing.
+            let width = seen[R - 1].next_multiple_of(2 * TILE);
             let mut before = [0.0; 16];
             let mut shift = [0.0; R];
             for (r, row) in scores.chunks_exact_mut(GROUP).enumerate().take(R) {
-                row[seen[r]..].fill(f32::NEG_INFINITY);
-                let here = greatest(s, row) * self.scale;
+                row[seen[r]..width].fill(f32::NEG_INFINITY);
+                let here = greatest(s, &row[..width]) * self.scale;
                 let new = if here > max[r] { here } else { max[r] };
                 // While every score is −∞ there is no maximum to subtract; the final 0 / 0 is the NaN of the definition.
                 shift[r] = if new == f32::NEG_INFINITY { 0.0 } else { new };
@@ -333,7 +335,7 @@ impl RowBlock<'_> {
                     scale_row(s, &mut outputs[r * self.padded..][..self.padded], factors[r]);
                     sum[r] = s.mul(sum[r], s.splat(factors[r]));
                 }
-                sum[r] = s.add(sum[r], weights(s, row, self.scale, shift[r]));
+                sum[r] = s.add(sum[r], weights(s, &mut row[..width], self.scale, shift[r]));
             }
             // Keys that all rows see, side by side; then each row's own last few.
             let common = seen[0];
