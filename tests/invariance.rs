@@ -188,6 +188,8 @@ fn the_greatest_logits_are_those_of_the_logits() {
             assert_eq!(found, order[..5], "{precision}");
             assert!(greatest.iter().all(|candidate| candidate.logit == logits[candidate.id as usize]));
         }
+        let refused = session.score_top(&plan, &batch, &targets, 2049).unwrap_err().to_string();
+        assert_eq!(refused, "the 2049 greatest logits: the vocabulary has 2048");
     }
 }
 

@@ -484,12 +484,13 @@ fn factors<S: Simd>(s: S, before: [f32; 16]) -> [f32; 16] {
 /// Turns a row's scores into weights `exp(scale · score − shift)`; returns their sums, lane by lane.
 #[inline(always)]
 fn weights<S: Simd>(s: S, scores: &mut [f32], scale: f32, shift: f32) -> S::V {
-    let (scale, shift) = (s.splat(scale), s.splat(-shift));
+    let (scale, shift) = (s.splat(scale), s.splat(shift));
     let mut total = s.splat(0.0);
     for chunk in scores.chunks_exact_mut(S::LANES) {
         // SAFETY: exactly LANES elements.
         unsafe {
-            let p = s.exp(s.fma(s.load(chunk.as_ptr()), scale, shift));
+            // Rounded as the maximum was: the greatest weight is 1, however large the scores.
+            let p = s.exp(s.sub(s.mul(s.load(chunk.as_ptr()), scale), shift));
             s.store(chunk.as_mut_ptr(), p);
             total = s.add(total, p);
         }

@@ -169,6 +169,7 @@ impl Kernels<'_, '_> {
         // The kernels trust these numbers: a sum or product that wraps must not pass.
         let width = shape.heads.checked_mul(shape.head_dim).filter(|&width| width > 0);
         let width = width.unwrap_or_else(|| panic!("attention: {shape:?}"));
+        assert!(scale > 0.0, "attention: scale {scale}");
         assert!(qkv.len() == 3 * z.len() && z.len().is_multiple_of(width), "attention: qkv and z");
         let (rows, slots) = (z.len() / width, store.slots(shape));
         let (mut row, mut slot) = (0, 0);
@@ -215,7 +216,8 @@ impl Kernels<'_, '_> {
         if targets.is_empty() {
             return assert!(greatest.is_empty(), "cross_entropy: greatest of no rows");
         }
-        assert!(greatest.len().is_multiple_of(targets.len()), "cross_entropy: greatest");
+        let count = greatest.len() / targets.len();
+        assert!(greatest.len().is_multiple_of(targets.len()) && count <= unembedding.n, "cross_entropy: greatest");
         let Kernels { isa, leader, scratch, .. } = self;
         let score = match self.precision {
             Precision::F32 => cross_entropy::cross_entropy::<F32>,

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 /// Chained operations of one piece: about 20 µs.
-const CHAIN: usize = 16_384;
+const CHAIN: usize = 163_840;
 
 /// Elements of one piece of a read: 512 KiB.
 const PIECE: usize = 128 * 1024;

@@ -1,4 +1,5 @@
-//! Naive f64 twins of every kernel: the truth that tests compare with, written to be read, not to be fast.
+//! Naive f64 twins of every kernel, written to be read, not to be fast: the truth that tests compare with, and what an f64
+//! pass is made of.
 
 use crate::gemm::{Epilogue, Layout, WeightMatrix};
 

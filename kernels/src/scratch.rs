@@ -40,11 +40,11 @@ impl Buffer {
 /// What one thread needs while it runs a task.
 #[derive(Default)]
 pub(crate) struct ThreadScratch {
-    /// A packed block of b; in attention the scores of a block of rows.
+    /// A packed piece of b; in attention the scores and queries of a block of rows.
     pub(crate) packed: Buffer,
-    /// The sums of a task; in attention the running outputs of a block of rows.
+    /// The sums of a task, with few rows those of a block behind them; in attention the running outputs of a block of rows.
     pub(crate) sums: Buffer,
-    /// The weights of a few outputs, one behind the other.
+    /// The weights of a few outputs, one behind the other; then the running softmaxes of a task's rows.
     pub(crate) gathered: Buffer,
 }
 
@@ -111,5 +111,7 @@ impl Scratch {
         own + self.rows.bytes()
             + self.partial_sums.bytes()
             + self.partials.capacity() * size_of::<crate::cross_entropy::Partial>()
+            + self.tops.capacity() * size_of::<crate::Candidate>()
+            + self.span_tasks.capacity() * size_of::<usize>()
     }
 }

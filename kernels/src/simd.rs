@@ -26,7 +26,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` f32 are readable at `p`.
     unsafe fn load(self, p: *const f32) -> Self::V;
-    /// Loads the first `n ≤ LANES` lanes and zeroes the others; touches no memory behind them.
+    /// Loads the first `min(n, LANES)` lanes and zeroes the others; touches no memory behind them.
     /// # Safety
     /// `n` f32 are readable at `p`.
     unsafe fn load_first(self, p: *const f32, n: usize) -> Self::V;
@@ -39,7 +39,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` f32 are writable at `p`.
     unsafe fn store(self, p: *mut f32, v: Self::V);
-    /// Stores the first `n ≤ LANES` lanes; touches no memory behind them.
+    /// Stores the first `min(n, LANES)` lanes; touches no memory behind them.
     /// # Safety
     /// `n` f32 are writable at `p`.
     unsafe fn store_first(self, p: *mut f32, v: Self::V, n: usize);

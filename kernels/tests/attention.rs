@@ -220,6 +220,29 @@ fn a_store_can_be_used_again_and_cloned() {
 }
 
 #[test]
+fn scores_of_any_size_lose_nothing() {
+    // Equal scores, far beyond where a product's rounding error is less than 1, under a scale that is no power of two.
+    let shape = HeadShape { heads: 1, head_dim: 3 };
+    let tokens = 40;
+    for size in [1e3_f32, 1e5, 1e7, 3e12] {
+        let row = |token: usize| [[size; 3], [size; 3], [token as f32; 3]].concat();
+        let qkv: Vec<f32> = (0..tokens).flat_map(row).collect();
+        let sequence = Sequence { shape, scale: 0.3, qkv, tokens };
+        for team in &mut teams() {
+            let z = sequence.run(team, &[tokens]);
+            for (token, z) in z.chunks_exact(3).enumerate() {
+                let mean = token as f32 / 2.0;
+                assert!(
+                    z.iter().all(|z| (z - mean).abs() <= 1e-5 * mean),
+                    "{size:e}, {}: {z:?}, not {mean}",
+                    team.isa()
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_of_a_later_token_reaches_an_earlier_row() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(26));
     for (heads, head_dim, tokens) in [(2, 5, 70.min(LONGEST)), (1, 64, 35.min(LONGEST)), (3, 17, LONGEST)] {

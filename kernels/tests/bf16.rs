@@ -89,12 +89,12 @@ fn exact_on_small_integers_from_every_element_type() {
 fn a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads() {
     for isa in Isa::available() {
         for layout in [Layout::InOut, Layout::OutIn] {
-            let (k, n) = (300, 256);
-            let (a, b) = (values(40 * k, 3), values(k * n, 4));
+            let (k, n) = (801, 256);
+            let (a, b) = (values(110 * k, 3), values(k * n, 4));
             let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout };
             let all = team(isa, 3).enter(|kernels| product(kernels, &a, matrix));
             let mut one = team(isa, 1);
-            for rows in [1, 2, 3, 4, 5, 7, 8, 9, 13] {
+            for rows in [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 24, 25, 48, 49, 96, 97] {
                 let some = one.enter(|kernels| product(kernels, &a[..rows * k], matrix));
                 assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {layout:?} {rows}");
             }

@@ -16,7 +16,7 @@ fn positions(n: usize) -> impl Iterator<Item = usize> {
     (0..n).step_by(if cfg!(miri) { n.div_ceil(4) } else { thin() })
 }
 
-/// Products whose every operand is spoilt in turn: a packed one with tails everywhere, and direct ones.
+/// Products whose every operand is spoilt in turn: few rows with tails everywhere, and single ones.
 #[test]
 fn gemm() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), single_threads(), Rng(41));

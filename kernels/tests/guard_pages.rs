@@ -107,12 +107,14 @@ fn the_guard_guards() {
 #[test]
 fn gemm() {
     let mut rng = Rng(51);
-    let [mut a_at, mut b_at, mut bias_at, mut out_at] = [1 << 20, 1 << 20, 1 << 12, 1 << 16].map(Guarded::new);
+    let [mut a_at, mut b_at, mut bias_at, mut out_at] = [1 << 20, 1 << 20, 1 << 12, 1 << 18].map(Guarded::new);
     let columns: Vec<usize> = (1..=70).chain([127, 128, 129, 256]).collect();
     for team in &mut single_threads() {
-        for m in [1, 2, 3, 4, 5, 8, 9, 12, 13, 25] {
-            for &n in columns.iter().skip(m % thin()).step_by(thin()) {
+        for m in [1, 2, 3, 4, 5, 8, 9, 12, 13, 25, 50, 97] {
+            let (every, long) = if m > 30 { (7, m > 96) } else { (1, false) };
+            for &n in columns.iter().skip(m % thin()).step_by(every * thin()) {
                 let k = rng.pick(&[1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 255, 257, 300]);
+                let k = if long { 800 } else { k };
                 let (a, dense, bias) = (rng.short(m * k), rng.short(k * n), rng.short(n));
                 for side in SIDES {
                     for dtype in DTYPES {
@@ -185,7 +187,7 @@ fn cross_entropy() {
     let [mut x_at, mut b_at, mut targets_at, mut out_at] = [1 << 16, 1 << 20, 1 << 12, 1 << 12].map(Guarded::new);
     for team in &mut single_threads() {
         for n in (1..=70).chain([255, 256, 257, 513]).step_by(thin()) {
-            for rows in [1, 5, 8, 13] {
+            for rows in [1, 5, 8, 13, 50] {
                 let k = rng.pick(&[1, 3, 7, 8, 15, 16, 17, 33, 65, 257]);
                 let (x, dense) = (rng.normals(rows * k), rng.short(k * n));
                 let targets: Vec<u32> = (0..rows).map(|row| (n - 1 - row % n) as u32).collect();

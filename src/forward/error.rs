@@ -39,6 +39,14 @@ pub enum ForwardError {
         /// The model's vocabulary.
         vocab_size: usize,
     },
+    /// More of the greatest logits are asked for than there are logits.
+    #[error("the {count} greatest logits: the vocabulary has {vocab_size}")]
+    Greatest {
+        /// How many.
+        count: usize,
+        /// The model's vocabulary.
+        vocab_size: usize,
+    },
     /// A row that is asked for is not in the batch.
     #[error("row {row} of {rows}: the batch has no such row")]
     Row {

@@ -170,6 +170,9 @@ impl Session {
         count: usize,
     ) -> Result<(&[RowScore], &[Candidate]), ForwardError> {
         let vocab_size = self.model.config().vocab_size;
+        if count > vocab_size {
+            return Err(ForwardError::Greatest { count, vocab_size });
+        }
         for &Target { row, id } in targets {
             if row >= batch.rows() {
                 return Err(ForwardError::Row { row, rows: batch.rows() });

@@ -5,12 +5,13 @@
 //! **Order of sums.** An output element is the sum, in order, of the partial sums of the blocks of [`KC`] consecutive
 //! k, each a chain of FMAs from zero. `KC` is a constant of the format, not of the machine, and every path below keeps
 //! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads, nor on the dtype
-//! or layout of equal weights. AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
+//! or layout of equal weights. In f32 AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
 //!
-//! **Loops.** `a` is packed once into panels of at most `MR` rows ([`rows`]). A task takes a strip of [`NT`] columns and
-//! a range of rows ([`packed`]): it packs a piece of the strip, which stays in L2, and runs register tiles over it. A panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past.
-//! Finished sums get their epilogue while they are still in cache. A single row ([`row`]) and few rows
-//! ([`narrow`]), for which b is the slower side to come, have loops of their own.
+//! **Loops.** Many rows ([`packed`]): a piece of `a` is packed into panels of `MR` rows ([`rows`]); a task takes a strip of
+//! [`NT`] columns and a range of rows, packs a piece of the strip, which stays in L2, and runs register tiles over it. A
+//! panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past. Finished sums get their epilogue
+//! while they are still in cache. A single row ([`row`]) and few rows ([`narrow`]), for which b is the slower side to come,
+//! have loops of their own.
 
 pub(crate) mod arithmetic;
 pub(crate) mod narrow;
@@ -84,7 +85,7 @@ impl Epilogue<'_> {
     /// Finishes up to a vector of sums of one row, columns `column .. column + n`, and stores them at `out`.
     ///
     /// # Safety
-    /// `n ≤ LANES` f32 are writable (and readable) at `out`, and `column + n` is inside the bias.
+    /// The first `min(n, LANES)` f32 are writable (and readable) at `out`, and as many from `column` on are inside the bias.
     #[inline(always)]
     pub(crate) unsafe fn finish<S: Simd>(&self, s: S, sum: S::V, column: usize, n: usize, out: *mut f32) {
         // SAFETY: bias and out hold n elements from here, by the caller's word.

@@ -1,6 +1,6 @@
-//! The product of few rows: lanes are rows of a, and every element of b meets them all in one FMA (or a few), broadcast
-//! from where it lies. So b is read once, and at `[k, n]` f32 never copied; other types and layouts are packed first, a
-//! few KiB at a time. The order of sums is that of the packed product.
+//! The product of few rows: lanes are rows of a, and every element of b (in bf16 arithmetic, every pair) meets them all in
+//! one FMA (or a few), broadcast from where it lies. b is read once. f32 arithmetic on whole columns of `[k, n]` f32 copies
+//! nothing; all else is packed first, a few KiB at a time. The order of sums is that of the packed product.
 
 use super::arithmetic::Arithmetic;
 use super::pack::{Ahead, pack_b};
@@ -34,15 +34,15 @@ pub(crate) struct Coming {
 }
 
 impl Coming {
-    /// The block of k that begins at `k`, of the strip that begins at `column`; nothing, where that is outside b.
-    pub(crate) fn new(b: &WeightMatrix<'_>, k: usize, column: usize) -> Coming {
-        if k >= b.k || column >= b.n {
+    /// The block of k that begins at `k`, of these columns, which may be none.
+    pub(crate) fn new(b: &WeightMatrix<'_>, k: usize, columns: Range<usize>) -> Coming {
+        if columns.is_empty() {
             return Coming { line: std::ptr::null(), left: 0, row_bytes: 0, skip: 0, lines: 0 };
         }
-        let (k_end, end) = (b.k.min(k + KC), b.n.min(column + NT));
+        let k = k..b.k.min(k + KC);
         let (first, row, stride, rows) = match b.layout {
-            Layout::InOut => (k * b.n + column, end - column, b.n, k_end - k),
-            Layout::OutIn => (column * b.k + k, k_end - k, b.k, end - column),
+            Layout::InOut => (k.start * b.n + columns.start, columns.len(), b.n, k.len()),
+            Layout::OutIn => (columns.start * b.k + k.start, k.len(), b.k, columns.len()),
         };
         let (start, size) = match b.data {
             WeightData::F32(data) => (data.as_ptr().cast::<u8>(), 4),

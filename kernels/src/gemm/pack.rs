@@ -13,8 +13,7 @@ const CACHE_LINE: usize = 64;
 /// Elements of a row of a that are fetched ahead of use.
 const PANEL_AHEAD: usize = 128;
 
-/// What is fetched while b is packed: the elements `k` further on, and behind the last k those of `columns` further
-/// columns, or nothing if that is 0.
+/// What is fetched while b is packed: the elements `k` further on, and behind b's last k those of `columns` further columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     pub(crate) k: usize,

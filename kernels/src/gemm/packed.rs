@@ -38,6 +38,7 @@ impl Carried {
     /// # Safety
     /// No other task has them.
     unsafe fn of<'a>(self, rows: &Range<usize>, column: usize) -> &'a mut [f32] {
+        assert!(column.is_multiple_of(NT) && rows.end <= self.rows);
         // SAFETY: inside `[strips][rows][NT]`; the caller vouches that it is the only user.
         unsafe {
             std::slice::from_raw_parts_mut(self.sums.at((column / NT * self.rows + rows.start) * NT), rows.len() * NT)
@@ -77,7 +78,9 @@ pub(crate) fn multiply<A: Arithmetic>(
     mut done: impl FnMut(Chunk<'_>),
 ) {
     let Part { a, b, rows, columns, carried } = part;
+    assert!(rows.start.is_multiple_of(a.panel) && rows.end <= a.rows && columns.end <= b.n);
     if a.narrow {
+        assert!(rows == (0..a.rows) && carried.is_none());
         return multiply_narrow(isa, a, b, columns, own, done);
     }
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
@@ -89,7 +92,7 @@ pub(crate) fn multiply<A: Arithmetic>(
         for from in a.k.clone().step_by(PIECE) {
             let k = from..a.k.end.min(from + PIECE);
             let ahead = match b.layout {
-                Layout::InOut => Ahead { k: 16, columns: if strip.end == columns.end { 0 } else { NT } },
+                Layout::InOut => Ahead { k: 16, columns: NT },
                 Layout::OutIn => Ahead { k: 128, columns: 16 },
             };
             dispatch(
@@ -133,9 +136,8 @@ fn multiply_narrow<A: Arithmetic>(
         let strip = start..columns.end.min(start + NT);
         for k in blocks(a.k.clone()) {
             let mut coming = match k.end < b.k {
-                true => Coming::new(b, k.end, start),
-                false if strip.end < columns.end => Coming::new(b, 0, strip.end),
-                false => Coming::new(b, b.k, b.n),
+                true => Coming::new(b, k.end, strip.clone()),
+                false => Coming::new(b, 0, strip.end..columns.end.min(strip.end + NT)),
             };
             for first in strip.clone().step_by(narrow::COLUMNS) {
                 let columns = first..strip.end.min(first + narrow::COLUMNS);
@@ -243,13 +245,8 @@ pub(crate) fn gemm<A: Arithmetic>(
     for from in (0..b.k).step_by(step) {
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
-        let task_columns = match n.div_ceil(NT) / threads.len() {
-            _ if !a.narrow => NT,
-            // Few rows leave few tasks: narrower ones feed more threads.
-            0 => narrow::COLUMNS,
-            // The longer a task, the more of it comes in time.
-            _ => n.div_ceil(threads.len()).next_multiple_of(NT),
-        };
+        // Few rows: the longer a task, the more of b comes in time.
+        let task_columns = if a.narrow { n.div_ceil(threads.len()).next_multiple_of(narrow::COLUMNS) } else { NT };
         let cut = Cut::new(rows, a.panel, n, task_columns, threads.len());
         reserve(threads, a, b.k, cut.task(0).0.len(), 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
