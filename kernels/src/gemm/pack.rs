@@ -100,7 +100,7 @@ fn pack_in_out<S: Simd, A: Arithmetic, E: Element>(
         let line = |row: usize| &b[row * stride + columns.start..row * stride + columns.end];
         let (line, next) = (line(row), (A::UNIT > 1 && row + 1 < k.end).then(|| line(row + 1)));
         // Behind the last row come the first ones of a strip further on.
-        let behind = if row + ahead.k < total { 0 } else { total * stride - ahead.columns };
+        let behind = if row + ahead.k < total { 0 } else { (total * stride).wrapping_sub(ahead.columns) };
         let coming = line.as_ptr().wrapping_add(ahead.k * stride).wrapping_sub(behind);
         // SAFETY: the unit's line of the first panel (`pack_b` checked the length of `out`).
         let mut to = unsafe { out.as_mut_ptr().add(unit * nr) };
