@@ -49,7 +49,8 @@ unsafe fn no_task(_: *const (), _: usize) {}
 // SAFETY: `job` is the only field that is not already Sync. The leader writes it only while the epoch is even, after it
 // saw `inside` at 0 behind the close of the loop before. A worker reads it only if, after raising `inside`, it still
 // finds the odd epoch it came for (both SeqCst): then the leader's next close has not happened, and behind that close
-// it waits for `inside` to fall. A worker that raises `inside` later finds another epoch and reads nothing. The context pointer refers to a closure that is Sync and outlives the loop.
+// it waits for `inside` to fall. A worker that raises `inside` later finds another epoch and reads nothing. The context
+// pointer refers to a closure that is Sync and outlives the loop.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; nothing in it belongs to a thread.
 unsafe impl Send for Shared {}

@@ -19,7 +19,7 @@ use std::ops::Range;
 /// Outputs whose weights are widened together, and whose sums are taken side by side.
 const PANEL: usize = 16;
 
-/// Rows whose logits are held at a time: some 25 MB for GPT-2's vocabulary.
+/// Rows whose logits are held at a time: 26 MB for GPT-2's vocabulary, and as much again while they are computed.
 const LOGIT_ROWS: usize = 64;
 
 /// Keys and values of one execution for one sequence, `[tokens, n_embd]` each.

@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// [`Session::score`], and beside it the `count` greatest logits of each row in descending order, of equals the lower
-    /// id first: `[targets, count]`.
+    /// id first: `[targets, count]`. f64 orders them before it rounds them to f32.
     ///
     /// # Errors
     /// As there.

@@ -16,16 +16,6 @@ pub enum Precision {
     Bf16,
 }
 
-impl Precision {
-    /// Its name in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-        }
-    }
-}
-
 /// An element type b can be stored in.
 pub(crate) trait Element: Copy {
     /// # Safety

@@ -30,7 +30,10 @@ pub(crate) use tile::PackedTile;
 /// machine.
 pub(crate) const KC: usize = 256;
 
-/// Columns of one task's strip.
+/// Bytes that come from memory at a time.
+const CACHE_LINE: usize = 64;
+
+/// Columns of a strip.
 pub(crate) const NT: usize = 128;
 
 /// The parts of a range of k that lie in one block each, in order.

@@ -5,7 +5,7 @@
 use super::arithmetic::Arithmetic;
 use super::pack::{Ahead, pack_b};
 use super::rows::PackedRows;
-use super::{KC, Layout, NT, WeightMatrix};
+use super::{CACHE_LINE, KC, Layout, NT, WeightMatrix};
 use crate::WeightData;
 use crate::simd::{Simd, SimdOp};
 use std::ops::Range;
@@ -18,9 +18,6 @@ pub(crate) const COLUMNS: usize = 32;
 
 /// Rows of b that are fetched into the nearest cache ahead of use.
 const ROWS_AHEAD: usize = 8;
-
-/// Bytes that come from memory at a time.
-const CACHE_LINE: usize = 64;
 
 /// What is fetched from memory, line by line, while the block before it is computed: a block of k of a strip.
 pub(crate) struct Coming {

@@ -2,13 +2,10 @@
 //! way. Panels count k in units of the arithmetic.
 
 use super::arithmetic::{Arithmetic, Element};
-use super::{Layout, WeightMatrix};
+use super::{CACHE_LINE, Layout, WeightMatrix};
 use crate::WeightData;
 use crate::simd::Simd;
 use std::ops::Range;
-
-/// Bytes that come from memory at a time.
-const CACHE_LINE: usize = 64;
 
 /// Elements of a row of a that are fetched ahead of use.
 const PANEL_AHEAD: usize = 128;

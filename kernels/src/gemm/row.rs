@@ -6,7 +6,7 @@
 //! `LANES × LANES` elements of b are transposed in registers, so that here, too, a lane is one output's chain over k.
 
 use super::arithmetic::{Arithmetic, Element};
-use super::{Epilogue, KC, Layout, SharedOut, WeightMatrix, blocks};
+use super::{CACHE_LINE, Epilogue, KC, Layout, SharedOut, WeightMatrix, blocks};
 use crate::pool::Leader;
 use crate::scratch::Scratch;
 use crate::simd::{Simd, SimdOp, dispatch};
@@ -31,9 +31,6 @@ const ROWS_AHEAD: usize = 16;
 
 /// Elements of k, `[n, k]`, that are fetched ahead of use.
 const K_AHEAD: usize = 128;
-
-/// Bytes that come from memory at a time.
-const CACHE_LINE: usize = 64;
 
 /// The product of a single row.
 pub(crate) fn gemm<A: Arithmetic>(

@@ -20,7 +20,6 @@ const MAX_TASK_ROWS: usize = 1056;
 const TASKS_PER_THREAD: usize = 3;
 
 /// Rows of a packed into panels: for each block of k, `[panels][units][panel]`.
-#[derive(Clone)]
 pub(crate) struct PackedRows<'a, A> {
     data: &'a [f32],
     pub(crate) rows: usize,
