@@ -42,8 +42,8 @@ fn first(n: usize) -> __mmask16 {
 // SAFETY (all arithmetic below): the token proves that the processor has the instructions; register operands only.
 impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
-    // 12 × 2 accumulators + 2 vectors of b + 1 broadcast = 27 of 32 registers; 24 FMAs per 14 loads.
-    const MR: usize = 12;
+    // 14 × 2 accumulators + 2 vectors of b + 1 broadcast = 31 of 32 registers; 28 FMAs per 16 loads.
+    const MR: usize = 14;
     const NV: usize = 2;
     type V = __m512;
 
@@ -242,7 +242,9 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 9 => packed_tile::<Self, A, 9, 2>(self, tile),
                 10 => packed_tile::<Self, A, 10, 2>(self, tile),
                 11 => packed_tile::<Self, A, 11, 2>(self, tile),
-                _ => packed_tile::<Self, A, 12, 2>(self, tile),
+                12 => packed_tile::<Self, A, 12, 2>(self, tile),
+                13 => packed_tile::<Self, A, 13, 2>(self, tile),
+                _ => packed_tile::<Self, A, 14, 2>(self, tile),
             }
         }
     }

@@ -16,7 +16,7 @@ use std::ops::Range;
 const PIECE: usize = 3 * KC;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
-const CHUNK: usize = 96;
+const CHUNK: usize = 98;
 
 /// A chunk of the product that is complete: `sums[rows][NT]`, of which the first `columns.len()` columns are real.
 pub(crate) struct Chunk<'a> {

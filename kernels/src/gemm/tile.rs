@@ -3,6 +3,9 @@
 use super::arithmetic::Arithmetic;
 use crate::simd::Simd;
 
+/// Units of a that are fetched ahead of use: a is read from start to end, strip after strip, and comes from the last cache.
+const AHEAD: usize = 16;
+
 /// One call of the register tile.
 #[derive(Clone, Copy)]
 pub(crate) struct PackedTile {
@@ -31,6 +34,7 @@ pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const N
     // SAFETY: the pointers advance one unit at a time and stay inside what the caller vouches for.
     unsafe {
         for _ in 0..t.units {
+            s.prefetch(a.wrapping_add(AHEAD * t.a_stride).cast());
             let mut bv = [s.splat(0.0); NV];
             for (j, bv) in bv.iter_mut().enumerate() {
                 *bv = s.load(b.add(j * S::LANES));
