@@ -8,13 +8,13 @@
 //! own position only, never on the rows computed beside it: a cached decode step gives the prefill's bits. Scores of
 //! keys behind a row's own position are thrown away and their values never read, so a NaN cannot leak backwards in time.
 
-use crate::Isa;
 use crate::gemm::SharedOut;
 use crate::gemm::arithmetic::F32;
 use crate::gemm::pack::pack_a_panel;
 use crate::pool::Leader;
-use crate::scratch::{Buffer, Scratch};
+use crate::scratch::Scratch;
 use crate::simd::{Simd, SimdOp, dispatch};
+use crate::{Floats, Isa};
 use std::ops::Range;
 
 /// Tokens per tile of a [`KvStore`].
@@ -67,8 +67,8 @@ pub struct KvSpan {
 /// Keys and values of one execution for a batch of sequences.
 #[derive(Clone, Debug, Default)]
 pub struct KvStore {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Floats,
+    values: Floats,
 }
 
 impl KvStore {
@@ -82,10 +82,8 @@ impl KvStore {
     /// Makes room for `slots` tokens; what is stored stays.
     pub fn reserve(&mut self, shape: HeadShape, slots: usize) {
         let len = slots.next_multiple_of(TILE) * shape.width();
-        if self.keys.len() < len {
-            self.keys.resize(len, 0.0);
-            self.values.resize(len, 0.0);
-        }
+        self.keys.at_least(len);
+        self.values.at_least(len);
     }
 
     /// Tokens there is room for.
@@ -95,7 +93,7 @@ impl KvStore {
 
     /// Anonymous memory held, in bytes.
     pub fn bytes(&self) -> usize {
-        (self.keys.capacity() + self.values.capacity()) * size_of::<f32>()
+        self.keys.bytes() + self.values.bytes()
     }
 }
 
@@ -237,8 +235,8 @@ struct HeadOp<'a> {
     head: usize,
     /// First row, counted in the span.
     first: usize,
-    scores: &'a mut Buffer,
-    outputs: &'a mut Buffer,
+    scores: &'a mut Floats,
+    outputs: &'a mut Floats,
     z: SharedOut<f32>,
 }
 

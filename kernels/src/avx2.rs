@@ -2,6 +2,7 @@
 
 use crate::gemm::PackedTile;
 use crate::gemm::arithmetic::Arithmetic;
+use crate::gemm::lines::Lines;
 use crate::gemm::tile::packed_tile;
 use crate::simd::{Simd, SimdOp};
 use half::{bf16, f16};
@@ -225,16 +226,16 @@ impl Simd for Avx2 {
         unsafe { compiled(self, op) }
     }
     #[inline(always)]
-    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile) {
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile, coming: &mut Lines) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => packed_tile::<Self, A, 1, 2>(self, tile),
-                2 => packed_tile::<Self, A, 2, 2>(self, tile),
-                3 => packed_tile::<Self, A, 3, 2>(self, tile),
-                4 => packed_tile::<Self, A, 4, 2>(self, tile),
-                5 => packed_tile::<Self, A, 5, 2>(self, tile),
-                _ => packed_tile::<Self, A, 6, 2>(self, tile),
+                1 => packed_tile::<Self, A, 1, 2>(self, tile, coming),
+                2 => packed_tile::<Self, A, 2, 2>(self, tile, coming),
+                3 => packed_tile::<Self, A, 3, 2>(self, tile, coming),
+                4 => packed_tile::<Self, A, 4, 2>(self, tile, coming),
+                5 => packed_tile::<Self, A, 5, 2>(self, tile, coming),
+                _ => packed_tile::<Self, A, 6, 2>(self, tile, coming),
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::gemm::PackedTile;
 use crate::gemm::arithmetic::Arithmetic;
+use crate::gemm::lines::Lines;
 use crate::gemm::tile::packed_tile;
 use crate::simd::{Simd, SimdOp};
 use half::{bf16, f16};
@@ -86,6 +87,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_write(self, p: *const u8) {
+        // SAFETY: a prefetch never faults.
+        unsafe { std::arch::asm!("prefetchw [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
     #[inline(always)]
     fn prefetch_far(self, p: *const u8) {
@@ -227,24 +233,24 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { if BF16 { compiled_bf16(Avx512(()), op) } else { compiled(Avx512(()), op) } }
     }
     #[inline(always)]
-    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile) {
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile, coming: &mut Lines) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => packed_tile::<Self, A, 1, 2>(self, tile),
-                2 => packed_tile::<Self, A, 2, 2>(self, tile),
-                3 => packed_tile::<Self, A, 3, 2>(self, tile),
-                4 => packed_tile::<Self, A, 4, 2>(self, tile),
-                5 => packed_tile::<Self, A, 5, 2>(self, tile),
-                6 => packed_tile::<Self, A, 6, 2>(self, tile),
-                7 => packed_tile::<Self, A, 7, 2>(self, tile),
-                8 => packed_tile::<Self, A, 8, 2>(self, tile),
-                9 => packed_tile::<Self, A, 9, 2>(self, tile),
-                10 => packed_tile::<Self, A, 10, 2>(self, tile),
-                11 => packed_tile::<Self, A, 11, 2>(self, tile),
-                12 => packed_tile::<Self, A, 12, 2>(self, tile),
-                13 => packed_tile::<Self, A, 13, 2>(self, tile),
-                _ => packed_tile::<Self, A, 14, 2>(self, tile),
+                1 => packed_tile::<Self, A, 1, 2>(self, tile, coming),
+                2 => packed_tile::<Self, A, 2, 2>(self, tile, coming),
+                3 => packed_tile::<Self, A, 3, 2>(self, tile, coming),
+                4 => packed_tile::<Self, A, 4, 2>(self, tile, coming),
+                5 => packed_tile::<Self, A, 5, 2>(self, tile, coming),
+                6 => packed_tile::<Self, A, 6, 2>(self, tile, coming),
+                7 => packed_tile::<Self, A, 7, 2>(self, tile, coming),
+                8 => packed_tile::<Self, A, 8, 2>(self, tile, coming),
+                9 => packed_tile::<Self, A, 9, 2>(self, tile, coming),
+                10 => packed_tile::<Self, A, 10, 2>(self, tile, coming),
+                11 => packed_tile::<Self, A, 11, 2>(self, tile, coming),
+                12 => packed_tile::<Self, A, 12, 2>(self, tile, coming),
+                13 => packed_tile::<Self, A, 13, 2>(self, tile, coming),
+                _ => packed_tile::<Self, A, 14, 2>(self, tile, coming),
             }
         }
     }

@@ -2,7 +2,7 @@
 //! logits, in one pass over tiles of the vocabulary. The logits are never stored.
 
 use crate::gemm::arithmetic::Arithmetic;
-use crate::gemm::packed::{Chunk, Part, multiply, reserve};
+use crate::gemm::packed::{Chunk, Part, Then, multiply, reserve};
 use crate::gemm::rows::{Cut, PackedRows, pack_rows};
 use crate::gemm::{Layout, NT, SharedOut, WeightMatrix};
 use crate::pool::Leader;
@@ -83,14 +83,15 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
         let mut own = threads.own();
         let mut running = std::mem::take(&mut own.gathered);
         let part = Part { a, b: &b, rows: rows.clone(), columns: columns.clone(), carried: None };
-        multiply(isa, part, &mut own, |chunk| {
+        let mut score = |chunk: Chunk<'_>| {
             let state = running.at_least(rows.len() * STATE);
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
             let tops = Tops { lists, count, group, groups };
             dispatch(isa, Scored { chunk, begins, scores, state, tops });
-        });
-        let state = &running.as_slice()[..rows.len() * STATE];
+        };
+        multiply(isa, part, &mut own, Then::Give(&mut score));
+        let state = &running[..rows.len() * STATE];
         dispatch(isa, Concluded { rows, group, groups, state, partials: written });
         own.gathered = running;
     });
@@ -289,12 +290,13 @@ fn target_logits<A: Arithmetic>(
         }
         let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
         let part = Part { a, b: &weights, rows: rows.clone(), columns: 0..rows.len(), carried: None };
-        multiply(isa, part, &mut own, |chunk| {
+        let mut diagonal = |chunk: Chunk<'_>| {
             for (i, row) in chunk.rows.enumerate() {
                 // SAFETY: each task has rows of its own.
                 unsafe { (*out.at(row)).target_logit = f64::from(chunk.sums[i * NT + i]) };
             }
-        });
+        };
+        multiply(isa, part, &mut own, Then::Give(&mut diagonal));
         own.gathered = gathered;
     });
 }

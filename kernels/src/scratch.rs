@@ -1,51 +1,17 @@
 //! Memory that kernels reuse from call to call.
 
-use bytemuck::{Pod, Zeroable};
+use crate::Floats;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// A cache line of f32: buffers made of these are aligned for any vector.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-// SAFETY: sixteen f32 in 64 bytes: any bits are valid, none is padding.
-unsafe impl Zeroable for Line {}
-// SAFETY: as above.
-unsafe impl Pod for Line {}
-
-/// A growing, 64-byte aligned buffer of f32. Its contents are whatever the last user left.
-#[derive(Default)]
-pub(crate) struct Buffer(Vec<Line>);
-
-impl Buffer {
-    /// The buffer, at least `len` elements long.
-    pub(crate) fn at_least(&mut self, len: usize) -> &mut [f32] {
-        let lines = len.div_ceil(16);
-        if self.0.len() < lines {
-            self.0.resize(lines, Line([0.0; 16]));
-        }
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-
-    /// All of the buffer.
-    pub(crate) fn as_slice(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.0)
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Line>()
-    }
-}
 
 /// What one thread needs while it runs a task.
 #[derive(Default)]
 pub(crate) struct ThreadScratch {
     /// A packed piece of b; in attention the scores and queries of a block of rows.
-    pub(crate) packed: Buffer,
+    pub(crate) packed: Floats,
     /// The sums of a task, with few rows those of a block behind them; in attention the running outputs of a block of rows.
-    pub(crate) sums: Buffer,
+    pub(crate) sums: Floats,
     /// The weights of a few outputs, one behind the other; then the running softmaxes of a task's rows.
-    pub(crate) gathered: Buffer,
+    pub(crate) gathered: Floats,
 }
 
 /// One [`ThreadScratch`] for each thread of the team.
@@ -78,9 +44,9 @@ impl PerThread {
 /// The memory of all kernels.
 pub(crate) struct Scratch {
     /// Packed rows of a.
-    pub(crate) rows: Buffer,
+    pub(crate) rows: Floats,
     /// Sums of the blocks of k that wait to be added up.
-    pub(crate) partial_sums: Buffer,
+    pub(crate) partial_sums: Floats,
     /// Per (row, vocabulary group) partial results of the cross-entropy.
     pub(crate) partials: Vec<crate::cross_entropy::Partial>,
     /// The greatest logits of each (row, vocabulary group).
@@ -93,8 +59,8 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new(threads: usize) -> Scratch {
         Scratch {
-            rows: Buffer::default(),
-            partial_sums: Buffer::default(),
+            rows: Floats::default(),
+            partial_sums: Floats::default(),
             partials: Vec::new(),
             tops: Vec::new(),
             span_tasks: Vec::new(),

@@ -7,6 +7,7 @@
 
 use crate::gemm::PackedTile;
 use crate::gemm::arithmetic::Arithmetic;
+use crate::gemm::lines::Lines;
 use half::{bf16, f16};
 
 /// Vectors of f32 of one instruction set.
@@ -50,6 +51,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The same, for use later than the first cache keeps it.
     #[inline(always)]
     fn prefetch_far(self, _p: *const u8) {}
+    /// The same, for a line that will be written.
+    #[inline(always)]
+    fn prefetch_write(self, _p: *const u8) {}
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -82,7 +86,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// [`crate::gemm::tile::packed_tile`] for the first `rows ≤ MR` rows of a tile.
     /// # Safety
     /// As there.
-    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile);
+    unsafe fn packed_tile<A: Arithmetic>(self, rows: usize, tile: PackedTile, coming: &mut Lines);
 
     /// The lanes as an array in the low end, the rest zero.
     #[inline(always)]

@@ -139,18 +139,18 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
             self.work.groups.push(Default::default());
         }
         let (mut start, mut sum) = std::mem::take(&mut self.work.groups[depth]);
-        start.clone_from(&self.work.hidden);
-        sum.clear();
-        sum.resize(start.len(), 0.0);
+        start.copy_from(&self.work.hidden);
+        sum.resize(start.len());
+        sum.fill(0.0);
         for branch in branches {
             self.work.hidden.copy_from_slice(&start);
             for step in branch {
                 self.step(step, depth + 1);
             }
-            sum.iter_mut().zip(&self.work.hidden).for_each(|(sum, h)| *sum += h);
+            sum.iter_mut().zip(&*self.work.hidden).for_each(|(sum, h)| *sum += h);
         }
         let n = branches.len() as f32;
-        self.work.hidden.iter_mut().zip(&sum).for_each(|(h, sum)| *h = sum / n);
+        self.work.hidden.iter_mut().zip(&*sum).for_each(|(h, sum)| *h = sum / n);
         self.work.groups[depth] = (start, sum);
     }
 
@@ -181,15 +181,14 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     }
 
     /// `ln_f(h)` of `rows`, into the workspace.
-    fn select(&mut self, rows: impl IntoIterator<Item = usize>) {
+    fn select(&mut self, rows: impl ExactSizeIterator<Item = usize>) {
         let width = self.config.n_embd;
         let Workspace { hidden, normal, selected, .. } = &mut *self.work;
-        selected.clear();
-        for row in rows {
-            selected.extend_from_slice(&hidden[row * width..][..width]);
+        normal.resize(rows.len() * width);
+        selected.resize(rows.len() * width);
+        for (row, to) in rows.zip(normal.chunks_exact_mut(width)) {
+            to.copy_from_slice(&hidden[row * width..][..width]);
         }
-        normal.clear();
-        normal.extend_from_slice(selected);
         layer_norm(self.kernels, self.config, &self.parameters.ln_f, normal, selected);
     }
 }

@@ -14,6 +14,8 @@
 //! have loops of their own.
 
 pub(crate) mod arithmetic;
+mod finish;
+pub(crate) mod lines;
 pub(crate) mod narrow;
 pub(crate) mod pack;
 pub(crate) mod packed;

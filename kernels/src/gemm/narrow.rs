@@ -3,9 +3,10 @@
 //! nothing; all else is packed first, a few KiB at a time. The order of sums is that of the packed product.
 
 use super::arithmetic::Arithmetic;
+use super::lines::Lines;
 use super::pack::{Ahead, pack_b};
 use super::rows::PackedRows;
-use super::{CACHE_LINE, KC, Layout, NT, WeightMatrix};
+use super::{Layout, NT, WeightMatrix};
 use crate::WeightData;
 use crate::simd::{Simd, SimdOp};
 use std::ops::Range;
@@ -19,60 +20,6 @@ pub(crate) const COLUMNS: usize = 32;
 /// Rows of b that are fetched into the nearest cache ahead of use.
 const ROWS_AHEAD: usize = 8;
 
-/// What is fetched from memory, line by line, while the block before it is computed: a block of k of a strip.
-pub(crate) struct Coming {
-    line: *const u8,
-    /// Bytes that are left of the row.
-    left: usize,
-    row_bytes: usize,
-    /// Bytes from the end of a row to the start of the next.
-    skip: usize,
-    lines: usize,
-}
-
-impl Coming {
-    /// The block of k that begins at `k`, of these columns, which may be none.
-    pub(crate) fn new(b: &WeightMatrix<'_>, k: usize, columns: Range<usize>) -> Coming {
-        if columns.is_empty() {
-            return Coming { line: std::ptr::null(), left: 0, row_bytes: 0, skip: 0, lines: 0 };
-        }
-        let k = k..b.k.min(k + KC);
-        let (first, row, stride, rows) = match b.layout {
-            Layout::InOut => (k.start * b.n + columns.start, columns.len(), b.n, k.len()),
-            Layout::OutIn => (columns.start * b.k + k.start, k.len(), b.k, columns.len()),
-        };
-        let (start, size) = match b.data {
-            WeightData::F32(data) => (data.as_ptr().cast::<u8>(), 4),
-            WeightData::F16(data) => (data.as_ptr().cast(), 2),
-            WeightData::Bf16(data) => (data.as_ptr().cast(), 2),
-        };
-        let row_bytes = row * size;
-        Coming {
-            line: start.wrapping_add(first * size),
-            left: row_bytes,
-            row_bytes,
-            skip: (stride - row) * size,
-            lines: rows * row_bytes.div_ceil(CACHE_LINE),
-        }
-    }
-
-    /// Fetches the next line.
-    #[inline(always)]
-    fn fetch<S: Simd>(&mut self, s: S) {
-        s.prefetch_far(self.line);
-        if self.lines > 1 {
-            self.lines -= 1;
-            let step = self.left.min(CACHE_LINE);
-            self.left -= step;
-            self.line = self.line.wrapping_add(step);
-            if self.left == 0 {
-                self.left = self.row_bytes;
-                self.line = self.line.wrapping_add(self.skip);
-            }
-        }
-    }
-}
-
 /// All rows over [`COLUMNS`] columns of one block of k.
 pub(crate) struct Narrow<'a, A> {
     pub(crate) a: &'a PackedRows<'a, A>,
@@ -82,7 +29,7 @@ pub(crate) struct Narrow<'a, A> {
     /// Where the columns lie in the sums.
     pub(crate) at: usize,
     /// What to fetch meanwhile.
-    pub(crate) coming: &'a mut Coming,
+    pub(crate) coming: &'a mut Lines,
     /// Room for the packed columns.
     pub(crate) packed: &'a mut [f32],
     /// Room for the block's sums, `[COLUMNS][panel]`.
@@ -191,7 +138,7 @@ impl Columns {
     unsafe fn sum<S: Simd, A: Arithmetic, const R: usize, const C: usize>(
         self,
         s: S,
-        coming: &mut Coming,
+        coming: &mut Lines,
         sums: &mut [f32],
     ) {
         assert!(sums.len() == C * R * S::LANES);

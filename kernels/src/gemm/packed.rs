@@ -1,7 +1,9 @@
 //! The product of packed rows with columns of b: strips of columns, pieces of k, chunks of rows, register tiles.
 
 use super::arithmetic::Arithmetic;
-use super::narrow::{self, Coming, Narrow};
+use super::finish::Finish;
+use super::lines::Lines;
+use super::narrow::{self, Narrow};
 use super::pack::{Ahead, pack_b};
 use super::rows::{Cut, PackedRows, pack_rows};
 use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
@@ -23,6 +25,14 @@ pub(crate) struct Chunk<'a> {
     pub(crate) rows: Range<usize>,
     pub(crate) columns: Range<usize>,
     pub(crate) sums: &'a mut [f32],
+}
+
+/// What becomes of complete sums.
+pub(crate) enum Then<'a> {
+    /// They get their epilogue and are stored, register tile by register tile.
+    Store(Finish<'a>),
+    /// They are given away, chunk by chunk: strips of [`NT`] columns one after the other, in each the rows in order.
+    Give(&'a mut dyn FnMut(Chunk<'_>)),
 }
 
 /// Sums of all rows that wait for the next piece of k, when a is packed piece by piece: `[strips][rows][NT]`.
@@ -69,19 +79,13 @@ pub(crate) struct Part<'a, A> {
     pub(crate) carried: Option<Carried>,
 }
 
-/// Computes a part and gives it to `done`, chunk by chunk: strips of [`NT`] columns one after the other, in each the rows
-/// in order. Where a is a piece of k, `done` is called behind the last.
-pub(crate) fn multiply<A: Arithmetic>(
-    isa: Isa,
-    part: Part<'_, A>,
-    own: &mut ThreadScratch,
-    mut done: impl FnMut(Chunk<'_>),
-) {
+/// Computes a part. Where a is a piece of k, its sums are complete behind the last.
+pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut ThreadScratch, mut then: Then<'_>) {
     let Part { a, b, rows, columns, carried } = part;
     assert!(rows.start.is_multiple_of(a.panel) && rows.end <= a.rows && columns.end <= b.n);
     if a.narrow {
         assert!(rows == (0..a.rows) && carried.is_none());
-        return multiply_narrow(isa, a, b, columns, own, done);
+        return multiply_narrow(isa, a, b, columns, own, then);
     }
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
     let ThreadScratch { packed, sums, .. } = own;
@@ -108,10 +112,14 @@ pub(crate) fn multiply<A: Arithmetic>(
                     None if b.k <= PIECE => &mut own_sums[..chunk.len() * NT],
                     None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
                 };
-                let width = strip.len();
-                dispatch(isa, Multiply { a, k: k.clone(), rows: chunk.clone(), packed, width, sums });
-                if k.end == b.k {
-                    done(Chunk { rows: chunk, columns: strip.clone(), sums });
+                let finish = match &then {
+                    Then::Store(finish) if k.end == b.k => Some(*finish),
+                    _ => None,
+                };
+                let columns = strip.clone();
+                dispatch(isa, Multiply { a, k: k.clone(), rows: chunk.clone(), columns, packed, sums, finish });
+                if let (Then::Give(give), true) = (&mut then, k.end == b.k) {
+                    give(Chunk { rows: chunk, columns: strip.clone(), sums });
                 }
             }
         }
@@ -125,7 +133,7 @@ fn multiply_narrow<A: Arithmetic>(
     b: &WeightMatrix<'_>,
     columns: Range<usize>,
     own: &mut ThreadScratch,
-    mut done: impl FnMut(Chunk<'_>),
+    mut then: Then<'_>,
 ) {
     let ThreadScratch { packed, sums, .. } = own;
     let packed = packed.at_least(narrow::COLUMNS * KC);
@@ -136,8 +144,8 @@ fn multiply_narrow<A: Arithmetic>(
         let strip = start..columns.end.min(start + NT);
         for k in blocks(a.k.clone()) {
             let mut coming = match k.end < b.k {
-                true => Coming::new(b, k.end, strip.clone()),
-                false => Coming::new(b, 0, strip.end..columns.end.min(strip.end + NT)),
+                true => Lines::of_weights(b, k.end..b.k.min(k.end + KC), strip.clone()),
+                false => Lines::of_weights(b, 0..b.k.min(KC), strip.end..columns.end.min(strip.end + NT)),
             };
             for first in strip.clone().step_by(narrow::COLUMNS) {
                 let columns = first..strip.end.min(first + narrow::COLUMNS);
@@ -146,7 +154,11 @@ fn multiply_narrow<A: Arithmetic>(
                 dispatch(isa, Narrow { a, b, k: k.clone(), columns, at, coming, packed, block, sums });
             }
         }
-        done(Chunk { rows: 0..a.rows, columns: strip, sums });
+        let chunk = Chunk { rows: 0..a.rows, columns: strip, sums };
+        match &mut then {
+            Then::Store(finish) => dispatch(isa, Stored { chunk, finish: *finish }),
+            Then::Give(give) => give(chunk),
+        }
     }
 }
 
@@ -180,11 +192,12 @@ struct Multiply<'a, A> {
     a: &'a PackedRows<'a, A>,
     k: Range<usize>,
     rows: Range<usize>,
+    columns: Range<usize>,
     packed: &'a [f32],
-    /// Columns that are packed.
-    width: usize,
     /// `[rows][NT]`
     sums: &'a mut [f32],
+    /// What completes the sums, behind the last block of k.
+    finish: Option<Finish<'a>>,
 }
 
 impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
@@ -193,17 +206,22 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Multiply { a, rows, sums, .. } = self;
+        let Multiply { a, rows, columns, sums, finish, .. } = self;
         let nr = S::NV * S::LANES;
-        let width = self.width.next_multiple_of(nr);
+        let width = columns.len().next_multiple_of(nr);
+        let last = self.k.end;
         let mut packed = self.packed;
         assert!(rows.end <= a.rows && rows.start.is_multiple_of(a.panel));
         assert!(width <= NT && sums.len() == rows.len() * NT);
         for k in blocks(self.k) {
             let units = A::units(k.len());
             let (now, later) = packed.split_at(units * width);
+            let finish = finish.filter(|_| k.end == last);
             for column in (0..width).step_by(nr) {
                 for row in rows.clone().step_by(a.panel) {
+                    let tile_rows = row..rows.end.min(row + a.panel);
+                    let tile_columns = columns.start + column..columns.end.min(columns.start + column + nr);
+                    let mut coming = finish.map_or(Lines::none(), |finish| finish.lines(&tile_rows, &tile_columns));
                     let tile = PackedTile {
                         a: a.panel_at(row, k.start),
                         a_stride: a.panel,
@@ -215,7 +233,12 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
                     };
                     // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
                     // the tile's rows end at `rows.end`, its columns inside a line of NT.
-                    unsafe { s.packed_tile::<A>(a.panel.min(rows.end - row), tile) };
+                    unsafe { s.packed_tile::<A>(tile_rows.len(), tile, &mut coming) };
+                    if let Some(finish) = finish {
+                        // SAFETY: this task alone has these rows and columns of the output, and the bias has n elements
+                        // (`Kernels::gemm` checked).
+                        unsafe { finish.store(s, tile_rows, tile_columns, &sums[(row - rows.start) * NT + column..]) };
+                    }
                 }
             }
             packed = later;
@@ -251,35 +274,25 @@ pub(crate) fn gemm<A: Arithmetic>(
         reserve(threads, a, b.k, cut.task(0).0.len(), 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
-            multiply(isa, Part { a, b: &b, rows, columns, carried }, &mut threads.own(), |chunk| {
-                dispatch(isa, Finish { chunk, n, epilogue, out });
-            });
+            let finish = Then::Store(Finish { n, epilogue, out });
+            multiply(isa, Part { a, b: &b, rows, columns, carried }, &mut threads.own(), finish);
         });
     }
 }
 
-/// Puts the epilogue to finished sums and stores them.
-struct Finish<'a> {
+/// Stores a complete chunk.
+struct Stored<'a> {
     chunk: Chunk<'a>,
-    n: usize,
-    epilogue: Epilogue<'a>,
-    out: SharedOut<f32>,
+    finish: Finish<'a>,
 }
 
-impl SimdOp for Finish<'_> {
+impl SimdOp for Stored<'_> {
     type Output = ();
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Finish { chunk: Chunk { rows, columns, sums }, n, .. } = self;
-        for (row, sums) in rows.zip(sums.chunks_exact(NT)) {
-            for (column, sums) in columns.clone().step_by(S::LANES).zip(sums.chunks_exact(S::LANES)) {
-                // SAFETY: this task alone writes its rows and columns of the output; the vector ends at the last column;
-                // the bias has n elements (`Kernels::gemm` checked).
-                unsafe {
-                    let out = self.out.at(row * n + column);
-                    self.epilogue.finish(s, s.load(sums.as_ptr()), column, columns.end - column, out);
-                }
-            }
-        }
+        let Chunk { rows, columns, sums } = self.chunk;
+        // SAFETY: this task alone has these rows and columns of the output, and the bias has n elements
+        // (`Kernels::gemm` checked).
+        unsafe { self.finish.store(s, rows, columns, sums) }
     }
 }

@@ -5,11 +5,10 @@ use super::KC;
 use super::arithmetic::Arithmetic;
 use super::narrow::ROW_VECTORS;
 use super::pack::pack_a_panel;
-use crate::Isa;
 use crate::gemm::SharedOut;
 use crate::pool::Leader;
-use crate::scratch::Buffer;
 use crate::simd::{Simd, SimdOp, dispatch};
+use crate::{Floats, Isa};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -54,7 +53,7 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
     a: &[f32],
     stride: usize,
     k: Range<usize>,
-    into: &'a mut Buffer,
+    into: &'a mut Floats,
 ) -> PackedRows<'a, A> {
     struct Op<'a, A> {
         a: &'a [f32],
@@ -97,7 +96,7 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         let panel = task / count;
         dispatch(isa, Op { a, stride, k: k.clone(), block, panel, panel_rows, out, arithmetic: PhantomData::<A> });
     });
-    PackedRows { data: &into.as_slice()[..len], rows, k, panel: panel_rows, narrow, arithmetic: PhantomData }
+    PackedRows { data: &into[..len], rows, k, panel: panel_rows, narrow, arithmetic: PhantomData }
 }
 
 /// Rows of the register tile, and lanes.

@@ -1,10 +1,14 @@
 //! The register tile: `M × NR` sums held in registers while k runs over one block.
 
 use super::arithmetic::Arithmetic;
+use super::lines::Lines;
 use crate::simd::Simd;
 
 /// Units of a that are fetched ahead of use: a is read from start to end, strip after strip, and comes from the last cache.
 const AHEAD: usize = 16;
+
+/// Units between two lines of what comes next. All at once they would hold up the loads of a and b.
+const UNITS_A_LINE: usize = 8;
 
 /// One call of the register tile.
 #[derive(Clone, Copy)]
@@ -22,18 +26,25 @@ pub(crate) struct PackedTile {
     pub(crate) accumulate: bool,
 }
 
-/// `c[i][j] (+)= Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`.
+/// `c[i][j] (+)= Σ_k a[k][i] · b[k][j]` for `i < M`, `j < NV · LANES`; meanwhile `coming` is fetched.
 ///
 /// # Safety
 /// `units` lines of `M` f32, `a_stride` apart, are readable at `a`, `units · NV · LANES` f32 at `b`; `M` rows of
 /// `NV · LANES` f32, `c_stride` apart, are readable and writable at `c`.
 #[inline(always)]
-pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const NV: usize>(s: S, t: PackedTile) {
+pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const NV: usize>(
+    s: S,
+    t: PackedTile,
+    coming: &mut Lines,
+) {
     let mut acc = [[s.splat(0.0); NV]; M];
     let (mut a, mut b) = (t.a, t.b);
     // SAFETY: the pointers advance one unit at a time and stay inside what the caller vouches for.
     unsafe {
-        for _ in 0..t.units {
+        for unit in 0..t.units {
+            if unit % UNITS_A_LINE == 0 {
+                coming.fetch(s);
+            }
             s.prefetch(a.wrapping_add(AHEAD * t.a_stride).cast());
             let mut bv = [s.splat(0.0); NV];
             for (j, bv) in bv.iter_mut().enumerate() {
