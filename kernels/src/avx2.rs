@@ -97,6 +97,12 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_write(self, p: *const u8) {
+        // The intrinsic for it makes a plain prefetch.
+        // SAFETY: a prefetch never faults, and changes no register; where it is unknown it does nothing.
+        unsafe { std::arch::asm!("prefetchw [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly)) }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe { _mm256_add_ps(a, b) }

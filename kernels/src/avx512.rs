@@ -89,14 +89,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
-    fn prefetch_write(self, p: *const u8) {
-        // SAFETY: a prefetch never faults.
-        unsafe { std::arch::asm!("prefetchw [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
-    }
-    #[inline(always)]
     fn prefetch_far(self, p: *const u8) {
         // SAFETY: a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch_write(self, p: *const u8) {
+        // The intrinsic for it makes a plain prefetch.
+        // SAFETY: a prefetch never faults, and changes no register.
+        unsafe { std::arch::asm!("prefetchw [{p}]", p = in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

@@ -139,12 +139,11 @@ impl Kernels<'_, '_> {
             return;
         }
         let Kernels { isa, leader, scratch, .. } = self;
-        match self.precision {
-            Precision::F32 if rows == 1 => gemm::row::gemm::<F32>(*isa, leader, scratch, a, b, epilogue, out),
-            Precision::Bf16 if rows == 1 => gemm::row::gemm::<Bf16>(*isa, leader, scratch, a, b, epilogue, out),
-            Precision::F32 => gemm::packed::gemm::<F32>(*isa, leader, scratch, a, b, epilogue, out),
-            Precision::Bf16 => gemm::packed::gemm::<Bf16>(*isa, leader, scratch, a, b, epilogue, out),
-        }
+        let gemm = match self.precision {
+            Precision::F32 => gemm::gemm::<F32>,
+            Precision::Bf16 => gemm::gemm::<Bf16>,
+        };
+        gemm(*isa, leader, scratch, a, b, epilogue, out);
     }
 
     /// Causal attention of a packed batch (Vaswani et al. 2017).

@@ -173,6 +173,16 @@ impl Simd for Neon {
         unsafe { std::arch::asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }
     }
     #[inline(always)]
+    fn prefetch_far(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { std::arch::asm!("prfm pldl2keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }
+    }
+    #[inline(always)]
+    fn prefetch_write(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { std::arch::asm!("prfm pstl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }
+    }
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: see the impl.
         unsafe { [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1])] }

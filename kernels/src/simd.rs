@@ -48,10 +48,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the cache line at `p`, which may be any address.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
-    /// The same, for use later than the first cache keeps it.
+    /// [`Simd::prefetch`], for use later than the first cache keeps it.
     #[inline(always)]
     fn prefetch_far(self, _p: *const u8) {}
-    /// The same, for a line that will be written.
+    /// [`Simd::prefetch`], of a line that will be written.
     #[inline(always)]
     fn prefetch_write(self, _p: *const u8) {}
 

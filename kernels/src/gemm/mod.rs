@@ -10,21 +10,25 @@
 //! **Loops.** Many rows ([`packed`]): a piece of `a` is packed into panels of `MR` rows ([`rows`]); a task takes a strip of
 //! [`NT`] columns and a range of rows, packs a piece of the strip, which stays in L2, and runs register tiles over it. A
 //! panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past. Finished sums get their epilogue
-//! while they are still in cache. A single row ([`row`]) and few rows ([`narrow`]), for which b is the slower side to come,
-//! have loops of their own.
+//! while they are still in cache. Few rows ([`few`]), for which b is the slower side to come, and a single row against
+//! transposed weights ([`row`]) have loops of their own.
 
 pub(crate) mod arithmetic;
+pub(crate) mod few;
 mod finish;
 pub(crate) mod lines;
-pub(crate) mod narrow;
 pub(crate) mod pack;
 pub(crate) mod packed;
 pub(crate) mod row;
 pub(crate) mod rows;
 pub(crate) mod tile;
 
-use crate::WeightData;
+use crate::pool::Leader;
+use crate::scratch::Scratch;
 use crate::simd::Simd;
+use crate::{Isa, WeightData};
+use arithmetic::Arithmetic;
+use rows::FEW;
 use std::ops::Range;
 pub(crate) use tile::PackedTile;
 
@@ -107,6 +111,24 @@ impl Epilogue<'_> {
     }
 }
 
+/// The product, by the loop that suits its number of rows and the layout of b.
+pub(crate) fn gemm<A: Arithmetic>(
+    isa: Isa,
+    leader: &mut Leader<'_>,
+    scratch: &mut Scratch,
+    a: &[f32],
+    b: WeightMatrix<'_>,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    let gemm = match (a.len() / b.k, b.layout) {
+        (1, Layout::OutIn) => row::gemm::<A>,
+        (..=FEW, Layout::InOut) => few::gemm::<A>,
+        _ => packed::gemm::<A>,
+    };
+    gemm(isa, leader, scratch, a, b, epilogue, out);
+}
+
 /// The output of a parallel loop whose tasks write disjoint parts.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOut<T>(*mut T);
@@ -115,6 +137,12 @@ pub(crate) struct SharedOut<T>(*mut T);
 unsafe impl<T: Send> Sync for SharedOut<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for SharedOut<T> {}
+
+impl<T> From<*mut T> for SharedOut<T> {
+    fn from(pointer: *mut T) -> Self {
+        SharedOut(pointer)
+    }
+}
 
 impl<T> SharedOut<T> {
     pub(crate) fn new(slice: &mut [T]) -> Self {

@@ -34,20 +34,37 @@ pub(crate) fn pack_a_panel<S: Simd, A: Arithmetic>(
     if rows == 0 || k.is_empty() {
         return;
     }
-    let mut square = [s.splat(0.0); 16];
-    let square = &mut square[..S::LANES];
     for first in (0..width).step_by(S::LANES) {
         for done in (0..units).step_by(S::LANES) {
             let from = k.start + done * A::UNIT;
             let to = k.end.min(from + S::LANES * A::UNIT);
-            for (row, v) in (first..).zip(square.iter_mut()) {
-                *v = if row < rows { A::along_k(s, &a[row * stride + from..row * stride + to]) } else { s.splat(0.0) };
+            // SAFETY: inside the panel; so is what the first `units - done` lines take from there.
+            let first_line = unsafe { panel.as_mut_ptr().add(done * width + first) };
+            let line = |i: usize| first_line.wrapping_add(i * width);
+            if rows == width && to - from == S::LANES * A::UNIT {
+                let mut square = [s.splat(0.0); 16];
+                for (i, v) in square.iter_mut().enumerate().take(S::LANES) {
+                    // Lanes behind the panel's last row are not stored.
+                    let row = &a[(first + i).min(rows - 1) * stride..];
+                    *v = A::along_k(s, &row[from..from + S::LANES * A::UNIT]);
+                    s.prefetch(row.as_ptr().wrapping_add(from + PANEL_AHEAD).cast());
+                }
+                s.transpose(&mut square[..S::LANES]);
+                for (i, &v) in square.iter().enumerate().take(S::LANES) {
+                    // SAFETY: as above.
+                    unsafe { s.store_first(line(i), v, width - first) };
+                }
+                continue;
+            }
+            let mut square = [s.splat(0.0); 16];
+            for (row, v) in (first..rows).zip(square.iter_mut().take(S::LANES)) {
+                *v = A::along_k(s, &a[row * stride + from..row * stride + to]);
                 s.prefetch(a.as_ptr().wrapping_add(row * stride + from + PANEL_AHEAD).cast());
             }
-            s.transpose(square);
-            for (i, &v) in square.iter().enumerate().take(units - done) {
-                // SAFETY: at most `width - first` elements of line `done + i < units` of the panel.
-                unsafe { s.store_first(panel.as_mut_ptr().add((done + i) * width + first), v, width - first) };
+            s.transpose(&mut square[..S::LANES]);
+            for (i, &v) in square.iter().enumerate().take(S::LANES.min(units - done)) {
+                // SAFETY: as above.
+                unsafe { s.store_first(line(i), v, width - first) };
             }
         }
     }
@@ -139,37 +156,50 @@ fn pack_out_in<S: Simd, A: Arithmetic, E: Element>(
 ) {
     let nr = S::NV * S::LANES;
     let units = A::units(k.len());
-    let mut square = [s.splat(0.0); 16];
-    let square = &mut square[..S::LANES];
     let step = S::LANES * A::UNIT;
     for column in (0..columns.len().next_multiple_of(nr)).step_by(S::LANES) {
         for done in (0..units).step_by(S::LANES) {
             let from = k.start + done * A::UNIT;
             let to = k.end.min(from + step);
             let at = (columns.start + column) * stride + from;
-            // Behind the end of these rows come those of outputs further on.
-            let further = if from + ahead.k < stride { 0 } else { ahead.columns * stride - stride };
-            let coming = b.as_ptr().wrapping_add(at + ahead.k + further);
+            // SAFETY: a vector inside the panel's line of unit `done + i`, below `units` (`pack_b` checked the length of
+            // `out`).
+            // SAFETY: a vector inside the panel's line of unit `done`; so are the next ones, below `units` (`pack_b` checked the
+            // length of `out`).
+            let first_line = unsafe { out.as_mut_ptr().add((column / nr * units + done) * nr + column % nr) };
+            let line = |i: usize| first_line.wrapping_add(i * nr);
             if column + S::LANES <= columns.len() && to - from == step {
+                // Behind the end of these rows come those of outputs further on.
+                let further = if from + ahead.k < stride { 0 } else { ahead.columns * stride - stride };
+                let coming = b.as_ptr().wrapping_add(at + ahead.k + further);
                 let rows = &b[at..at + (S::LANES - 1) * stride + step];
-                for (j, v) in square.iter_mut().enumerate() {
+                let fetch = (done * A::UNIT * size_of::<E>()).is_multiple_of(CACHE_LINE);
+                let mut square = [s.splat(0.0); 16];
+                for (j, v) in square.iter_mut().enumerate().take(S::LANES) {
                     // SAFETY: `step` elements of row `j < LANES`.
                     *v = A::along_k(s, unsafe { std::slice::from_raw_parts(rows.as_ptr().add(j * stride), step) });
-                    if (done * A::UNIT * size_of::<E>()).is_multiple_of(CACHE_LINE) {
+                    if fetch {
                         s.prefetch(coming.wrapping_add(j * stride).cast());
                     }
                 }
-            } else {
-                for (j, v) in square.iter_mut().enumerate() {
-                    let row = at + j * stride;
-                    let inside = columns.start + column + j < columns.end;
-                    *v = if inside { A::along_k(s, &b[row..row + (to - from)]) } else { s.splat(0.0) };
+                s.transpose(&mut square[..S::LANES]);
+                for (i, &v) in square.iter().enumerate().take(S::LANES) {
+                    // SAFETY: as above.
+                    unsafe { s.store(line(i), v) };
+                }
+                continue;
+            }
+            let mut square = [s.splat(0.0); 16];
+            for (j, v) in square.iter_mut().enumerate().take(S::LANES) {
+                let row = at + j * stride;
+                if columns.start + column + j < columns.end {
+                    *v = A::along_k(s, &b[row..row + (to - from)]);
                 }
             }
-            s.transpose(square);
-            for (i, &v) in square.iter().enumerate().take(units - done) {
-                // SAFETY: a vector inside the panel's line of this unit (`pack_b` checked the length of `out`).
-                unsafe { s.store(out.as_mut_ptr().add((column / nr * units + done + i) * nr + column % nr), v) };
+            s.transpose(&mut square[..S::LANES]);
+            for (i, &v) in square.iter().enumerate().take(S::LANES.min(units - done)) {
+                // SAFETY: as above.
+                unsafe { s.store(line(i), v) };
             }
         }
     }

@@ -3,9 +3,8 @@
 use super::arithmetic::Arithmetic;
 use super::finish::Finish;
 use super::lines::Lines;
-use super::narrow::{self, Narrow};
 use super::pack::{Ahead, pack_b};
-use super::rows::{Cut, PackedRows, pack_rows};
+use super::rows::{Cut, FEW, PackedRows, pack_rows};
 use super::{Epilogue, KC, Layout, NT, PackedTile, SharedOut, WeightMatrix, blocks};
 use crate::Isa;
 use crate::pool::Leader;
@@ -16,6 +15,9 @@ use std::ops::Range;
 
 /// k packed at a time when there are many rows: with [`NT`] columns 384 KiB, read from L2 by each chunk of rows.
 const PIECE: usize = 3 * KC;
+
+/// Columns packed at a time when there are few rows.
+const FEW_COLUMNS: usize = 32;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
 const CHUNK: usize = 98;
@@ -64,8 +66,7 @@ pub(crate) fn reserve<A: Arithmetic>(
     task_rows: usize,
     gathered: usize,
 ) {
-    let packed = if a.narrow { narrow::COLUMNS * KC } else { NT * PIECE.min(k) };
-    threads.reserve(packed, task_rows * NT + narrow::COLUMNS * a.panel, gathered);
+    threads.reserve(NT * PIECE.min(k), task_rows * NT, gathered);
 }
 
 /// A part of the product: some rows of a, some columns of b.
@@ -83,85 +84,70 @@ pub(crate) struct Part<'a, A> {
 pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut ThreadScratch, mut then: Then<'_>) {
     let Part { a, b, rows, columns, carried } = part;
     assert!(rows.start.is_multiple_of(a.panel) && rows.end <= a.rows && columns.end <= b.n);
-    if a.narrow {
-        assert!(rows == (0..a.rows) && carried.is_none());
-        return multiply_narrow(isa, a, b, columns, own, then);
-    }
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
     let ThreadScratch { packed, sums, .. } = own;
     let packed = packed.at_least(NT * PIECE.min(b.k));
     let own_sums = sums.at_least(rows.len() * NT);
-    for start in columns.clone().step_by(NT) {
-        let strip = start..columns.end.min(start + NT);
-        for from in a.k.clone().step_by(PIECE) {
-            let k = from..a.k.end.min(from + PIECE);
-            let ahead = match b.layout {
-                Layout::InOut => Ahead { k: 16, columns: NT },
-                Layout::OutIn => Ahead { k: 128, columns: 16 },
-            };
-            dispatch(
-                isa,
-                Pack::<A> { b, k: k.clone(), columns: strip.clone(), ahead, packed, arithmetic: PhantomData },
-            );
-            for first in rows.clone().step_by(chunk_rows) {
-                let chunk = first..rows.end.min(first + chunk_rows);
-                let sums = match carried {
-                    // SAFETY: this task alone has these rows of this strip.
-                    Some(carried) => unsafe { carried.of(&chunk, strip.start) },
-                    // What no later piece needs may stay where it is hot.
-                    None if b.k <= PIECE => &mut own_sums[..chunk.len() * NT],
-                    None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
+    // With few rows b would go to L2 and back for little: it is packed as much at a time as L1 holds.
+    let few = a.rows <= FEW;
+    let (piece, width) = if few { (KC, FEW_COLUMNS) } else { (PIECE, NT) };
+    let all = columns;
+    for start in all.clone().step_by(NT) {
+        let strip = start..all.end.min(start + NT);
+        for columns in strip.clone().step_by(width).map(|from| from..strip.end.min(from + width)) {
+            for k in a.k.clone().step_by(piece).map(|from| from..a.k.end.min(from + piece)) {
+                let ahead = match b.layout {
+                    Layout::InOut => Ahead { k: 16, columns: width },
+                    Layout::OutIn => Ahead { k: 128, columns: 16 },
                 };
-                let finish = match &then {
-                    Then::Store(finish) if k.end == b.k => Some(*finish),
-                    _ => None,
-                };
-                let columns = strip.clone();
-                dispatch(isa, Multiply { a, k: k.clone(), rows: chunk.clone(), columns, packed, sums, finish });
-                if let (Then::Give(give), true) = (&mut then, k.end == b.k) {
-                    give(Chunk { rows: chunk, columns: strip.clone(), sums });
+                let (columns, arithmetic) = (columns.clone(), PhantomData);
+                dispatch(isa, Pack::<A> { b, k: k.clone(), columns: columns.clone(), ahead, packed, arithmetic });
+                let units = A::units(k.len()) * a.rows.div_ceil(a.panel);
+                for first in rows.clone().step_by(chunk_rows) {
+                    let chunk = first..rows.end.min(first + chunk_rows);
+                    let sums = match carried {
+                        // SAFETY: this task alone has these rows of this strip.
+                        Some(carried) => unsafe { carried.of(&chunk, strip.start) },
+                        // What no later piece needs may stay where it is hot.
+                        None if b.k <= piece => &mut own_sums[..chunk.len() * NT],
+                        None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
+                    };
+                    let finish = match &then {
+                        Then::Store(finish) if k.end == b.k => Some(*finish),
+                        _ => None,
+                    };
+                    // What is packed next comes meanwhile.
+                    let mut coming = match k.end < b.k {
+                        _ if !few => Lines::none(),
+                        true => Lines::of_weights(b, k.end..b.k.min(k.end + piece), columns.clone(), units),
+                        false => {
+                            let columns = columns.end..all.end.min(columns.end + width);
+                            Lines::of_weights(b, 0..b.k.min(piece), columns, units)
+                        }
+                    };
+                    let at = columns.start - strip.start;
+                    let (rows, columns, last) = (chunk.clone(), columns.clone(), columns.end == strip.end);
+                    dispatch(
+                        isa,
+                        Multiply {
+                            a,
+                            k: k.clone(),
+                            rows,
+                            columns,
+                            packed,
+                            sums: &mut sums[at..],
+                            finish,
+                            coming: &mut coming,
+                        },
+                    );
+                    if let (Then::Give(give), true) = (&mut then, k.end == b.k && last) {
+                        give(Chunk { rows: chunk, columns: strip.clone(), sums });
+                    }
                 }
             }
         }
     }
 }
-
-/// The same for all of few rows.
-fn multiply_narrow<A: Arithmetic>(
-    isa: Isa,
-    a: &PackedRows<'_, A>,
-    b: &WeightMatrix<'_>,
-    columns: Range<usize>,
-    own: &mut ThreadScratch,
-    mut then: Then<'_>,
-) {
-    let ThreadScratch { packed, sums, .. } = own;
-    let packed = packed.at_least(narrow::COLUMNS * KC);
-    let rows = a.rows * NT;
-    let (sums, block) = sums.at_least(rows + narrow::COLUMNS * a.panel).split_at_mut(rows);
-    let block = &mut block[..narrow::COLUMNS * a.panel];
-    for start in columns.clone().step_by(NT) {
-        let strip = start..columns.end.min(start + NT);
-        for k in blocks(a.k.clone()) {
-            let mut coming = match k.end < b.k {
-                true => Lines::of_weights(b, k.end..b.k.min(k.end + KC), strip.clone()),
-                false => Lines::of_weights(b, 0..b.k.min(KC), strip.end..columns.end.min(strip.end + NT)),
-            };
-            for first in strip.clone().step_by(narrow::COLUMNS) {
-                let columns = first..strip.end.min(first + narrow::COLUMNS);
-                let at = first - start;
-                let coming = &mut coming;
-                dispatch(isa, Narrow { a, b, k: k.clone(), columns, at, coming, packed, block, sums });
-            }
-        }
-        let chunk = Chunk { rows: 0..a.rows, columns: strip, sums };
-        match &mut then {
-            Then::Store(finish) => dispatch(isa, Stored { chunk, finish: *finish }),
-            Then::Give(give) => give(chunk),
-        }
-    }
-}
-
 /// Packs `k × columns` of b, block by block.
 struct Pack<'a, A> {
     b: &'a WeightMatrix<'a>,
@@ -194,10 +180,12 @@ struct Multiply<'a, A> {
     rows: Range<usize>,
     columns: Range<usize>,
     packed: &'a [f32],
-    /// `[rows][NT]`
+    /// Of the first column on: the rows are [`NT`] apart.
     sums: &'a mut [f32],
     /// What completes the sums, behind the last block of k.
     finish: Option<Finish<'a>>,
+    /// What else is fetched meanwhile.
+    coming: &'a mut Lines,
 }
 
 impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
@@ -206,13 +194,13 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Multiply { a, rows, columns, sums, finish, .. } = self;
+        let Multiply { a, rows, columns, sums, finish, coming, .. } = self;
         let nr = S::NV * S::LANES;
         let width = columns.len().next_multiple_of(nr);
         let last = self.k.end;
         let mut packed = self.packed;
         assert!(rows.end <= a.rows && rows.start.is_multiple_of(a.panel));
-        assert!(width <= NT && sums.len() == rows.len() * NT);
+        assert!(!rows.is_empty() && width <= NT && sums.len() >= (rows.len() - 1) * NT + width);
         for k in blocks(self.k) {
             let units = A::units(k.len());
             let (now, later) = packed.split_at(units * width);
@@ -221,7 +209,8 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
                 for row in rows.clone().step_by(a.panel) {
                     let tile_rows = row..rows.end.min(row + a.panel);
                     let tile_columns = columns.start + column..columns.end.min(columns.start + column + nr);
-                    let mut coming = finish.map_or(Lines::none(), |finish| finish.lines(&tile_rows, &tile_columns));
+                    let mut output = finish.map(|finish| finish.lines(&tile_rows, &tile_columns));
+                    let coming = output.as_mut().unwrap_or(coming);
                     let tile = PackedTile {
                         a: a.panel_at(row, k.start),
                         a_stride: a.panel,
@@ -233,7 +222,7 @@ impl<A: Arithmetic> SimdOp for Multiply<'_, A> {
                     };
                     // SAFETY: the panel of a is whole (packing pads it), the panel of b is whole (`pack_b` pads it), and
                     // the tile's rows end at `rows.end`, its columns inside a line of NT.
-                    unsafe { s.packed_tile::<A>(tile_rows.len(), tile, &mut coming) };
+                    unsafe { s.packed_tile::<A>(tile_rows.len(), tile, coming) };
                     if let Some(finish) = finish {
                         // SAFETY: this task alone has these rows and columns of the output, and the bias has n elements
                         // (`Kernels::gemm` checked).
@@ -268,31 +257,12 @@ pub(crate) fn gemm<A: Arithmetic>(
     for from in (0..b.k).step_by(step) {
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
-        // Few rows: the longer a task, the more of b comes in time.
-        let task_columns = if a.narrow { n.div_ceil(threads.len()).next_multiple_of(narrow::COLUMNS) } else { NT };
-        let cut = Cut::new(rows, a.panel, n, task_columns, threads.len());
+        let cut = Cut::new(rows, a.panel, n, NT, threads.len());
         reserve(threads, a, b.k, cut.task(0).0.len(), 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
             let finish = Then::Store(Finish { n, epilogue, out });
             multiply(isa, Part { a, b: &b, rows, columns, carried }, &mut threads.own(), finish);
         });
-    }
-}
-
-/// Stores a complete chunk.
-struct Stored<'a> {
-    chunk: Chunk<'a>,
-    finish: Finish<'a>,
-}
-
-impl SimdOp for Stored<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        let Chunk { rows, columns, sums } = self.chunk;
-        // SAFETY: this task alone has these rows and columns of the output, and the bias has n elements
-        // (`Kernels::gemm` checked).
-        unsafe { self.finish.store(s, rows, columns, sums) }
     }
 }

@@ -3,7 +3,6 @@
 
 use super::KC;
 use super::arithmetic::Arithmetic;
-use super::narrow::ROW_VECTORS;
 use super::pack::pack_a_panel;
 use crate::gemm::SharedOut;
 use crate::pool::Leader;
@@ -15,6 +14,9 @@ use std::ops::Range;
 /// Rows of one task at most: with several pieces of k its sums (`rows × NT` f32) wait in L2.
 const MAX_TASK_ROWS: usize = 1056;
 
+/// Rows up to which weights are the slower side to come.
+pub(crate) const FEW: usize = 48;
+
 /// Tasks a thread should have at least, so that a last, lonely one costs little.
 const TASKS_PER_THREAD: usize = 3;
 
@@ -24,10 +26,8 @@ pub(crate) struct PackedRows<'a, A> {
     pub(crate) rows: usize,
     /// Begins a block.
     pub(crate) k: Range<usize>,
-    /// Rows of a panel: those of the register tile; or all there are, in whole vectors.
+    /// Rows of a panel: those of the register tile, or fewer where there are few.
     pub(crate) panel: usize,
-    /// Whether that panel is the only one, for [`super::narrow`].
-    pub(crate) narrow: bool,
     arithmetic: PhantomData<A>,
 }
 
@@ -82,9 +82,8 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         }
     }
     let rows = a.len() / stride;
-    let (tile_rows, lanes) = shape(isa);
-    let narrow = rows <= ROW_VECTORS * lanes;
-    let panel_rows = if narrow { rows.next_multiple_of(lanes) } else { tile_rows };
+    let tile_rows = tile_rows(isa);
+    let panel_rows = if rows <= FEW { panel_of_few(rows, tile_rows) } else { tile_rows };
     let panels = rows.div_ceil(panel_rows);
     let len = panels * panel_rows * A::units(k.len());
     let out = SharedOut::new(into.at_least(len));
@@ -96,20 +95,29 @@ pub(crate) fn pack_rows<'a, A: Arithmetic>(
         let panel = task / count;
         dispatch(isa, Op { a, stride, k: k.clone(), block, panel, panel_rows, out, arithmetic: PhantomData::<A> });
     });
-    PackedRows { data: &into[..len], rows, k, panel: panel_rows, narrow, arithmetic: PhantomData }
+    PackedRows { data: &into[..len], rows, k, panel: panel_rows, arithmetic: PhantomData }
 }
 
-/// Rows of the register tile, and lanes.
-fn shape(isa: Isa) -> (usize, usize) {
-    struct Shape;
-    impl SimdOp for Shape {
-        type Output = (usize, usize);
+/// Rows of a panel where there are few: the fewest that cover them in as few panels as possible, of the sizes that
+/// [`super::few`] has tiles for.
+fn panel_of_few(rows: usize, tile_rows: usize) -> usize {
+    let panel =
+        |least: usize| [1, 2, 4, 6, 8, 12].into_iter().filter(|&size| size <= tile_rows).find(|&size| size >= least);
+    let panels = (1..=rows).find(|&panels| panel(rows.div_ceil(panels)).is_some());
+    panels.and_then(|panels| panel(rows.div_ceil(panels))).unwrap_or(1)
+}
+
+/// Rows of the register tile.
+fn tile_rows(isa: Isa) -> usize {
+    struct Rows;
+    impl SimdOp for Rows {
+        type Output = usize;
         #[inline(always)]
-        fn eval<S: Simd>(self, _: S) -> (usize, usize) {
-            (S::MR, S::LANES)
+        fn eval<S: Simd>(self, _: S) -> usize {
+            S::MR
         }
     }
-    dispatch(isa, Shape)
+    dispatch(isa, Rows)
 }
 
 /// How rows and columns are cut into tasks. Affects speed only.

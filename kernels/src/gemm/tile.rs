@@ -1,14 +1,11 @@
 //! The register tile: `M × NR` sums held in registers while k runs over one block.
 
 use super::arithmetic::Arithmetic;
-use super::lines::Lines;
+use super::lines::{Lines, UNITS};
 use crate::simd::Simd;
 
 /// Units of a that are fetched ahead of use: a is read from start to end, strip after strip, and comes from the last cache.
 const AHEAD: usize = 16;
-
-/// Units between two lines of what comes next. All at once they would hold up the loads of a and b.
-const UNITS_A_LINE: usize = 8;
 
 /// One call of the register tile.
 #[derive(Clone, Copy)]
@@ -42,7 +39,7 @@ pub(crate) unsafe fn packed_tile<S: Simd, A: Arithmetic, const M: usize, const N
     // SAFETY: the pointers advance one unit at a time and stay inside what the caller vouches for.
     unsafe {
         for unit in 0..t.units {
-            if unit % UNITS_A_LINE == 0 {
+            if unit % UNITS == 0 {
                 coming.fetch(s);
             }
             s.prefetch(a.wrapping_add(AHEAD * t.a_stride).cast());
