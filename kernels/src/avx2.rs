@@ -29,20 +29,6 @@ fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
-/// Rounds to bf16, to nearest even, left in the high half of each lane; a NaN stays one.
-#[inline(always)]
-unsafe fn round_bf16(v: __m256) -> __m256i {
-    // SAFETY: the caller holds a token; register operands only.
-    unsafe {
-        let bits = _mm256_castps_si256(v);
-        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
-        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
-        _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, nan), _mm256_set1_epi32(-0x1_0000))
-    }
-}
-
 // SAFETY (all arithmetic below): the token proves that the processor has the instructions; register operands only.
 impl Simd for Avx2 {
     const LANES: usize = 8;
@@ -128,31 +114,16 @@ impl Simd for Avx2 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
-    fn pair_bf16(self, even: __m256, odd: __m256) -> __m256 {
+    fn round_bf16(self, v: __m256) -> __m256 {
         // SAFETY: see the impl.
         unsafe {
-            let low = _mm256_srli_epi32::<16>(round_bf16(even));
-            _mm256_castsi256_ps(_mm256_or_si256(round_bf16(odd), low))
-        }
-    }
-    #[inline(always)]
-    fn narrow_bf16(self, low: __m256, high: __m256) -> __m256 {
-        // SAFETY: see the impl.
-        unsafe {
-            // Even and odd values of each 128-bit half, then the halves in order.
-            let order = |v| _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(v)));
-            let even = order(_mm256_shuffle_ps::<0x88>(low, high));
-            let odd = order(_mm256_shuffle_ps::<0xdd>(low, high));
-            self.pair_bf16(even, odd)
-        }
-    }
-    #[inline(always)]
-    fn dot_bf16(self, a: __m256, b: __m256, acc: __m256) -> __m256 {
-        // SAFETY: see the impl.
-        unsafe {
-            let low = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
-            let high = |v| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(-0x1_0000)));
-            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), acc))
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let kept = _mm256_blendv_epi8(rounded, quiet, nan);
+            _mm256_castsi256_ps(_mm256_and_si256(kept, _mm256_set1_epi32(-0x1_0000)))
         }
     }
     #[inline(always)]

@@ -125,6 +125,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
+    fn round_bf16(self, v: __m512) -> __m512 {
+        // SAFETY: see the impl.
+        unsafe { _mm512_castsi512_ps(round_bf16(v)) }
+    }
+    #[inline(always)]
     fn pair_bf16(self, even: __m512, odd: __m512) -> __m512 {
         // SAFETY: see the impl.
         unsafe {

@@ -71,7 +71,7 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
     let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
     let task_rows = cut.task(0).0.len();
-    reserve(threads, a, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k));
+    reserve(threads, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k));
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
     tops.resize(rows * groups * count, Candidate::NONE);

@@ -2,7 +2,7 @@
 //! kernels trust them.
 
 use crate::attention::{self, HeadShape, KvSpan, KvStore, TILE};
-use crate::gemm::arithmetic::{Bf16, F32, Precision};
+use crate::gemm::arithmetic::{Bf16, Bf16Pairs, F32, Precision};
 use crate::gemm::{self, Epilogue, WeightMatrix};
 use crate::pool::{Leader, Pool};
 use crate::scratch::Scratch;
@@ -142,6 +142,7 @@ impl Kernels<'_, '_> {
         let gemm = match self.precision {
             Precision::F32 => gemm::gemm::<F32>,
             Precision::Bf16 => gemm::gemm::<Bf16>,
+            Precision::Bf16Pairs => gemm::gemm::<Bf16Pairs>,
         };
         gemm(*isa, leader, scratch, a, b, epilogue, out);
     }
@@ -221,6 +222,7 @@ impl Kernels<'_, '_> {
         let score = match self.precision {
             Precision::F32 => cross_entropy::cross_entropy::<F32>,
             Precision::Bf16 => cross_entropy::cross_entropy::<Bf16>,
+            Precision::Bf16Pairs => cross_entropy::cross_entropy::<Bf16Pairs>,
         };
         score(*isa, leader, scratch, x, unembedding, targets, greatest, out);
     }

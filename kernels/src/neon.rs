@@ -81,22 +81,6 @@ unsafe fn transpose_quads(r: [Quad; QUAD]) -> [Quad; QUAD] {
     }
 }
 
-/// Rounds to bf16, to nearest even, left in the high half of each lane; a NaN stays one. The low halves are not cleared.
-///
-/// # Safety
-/// The processor has NEON, as every [`Neon`] proves.
-#[inline(always)]
-unsafe fn round_bf16(v: Quad) -> uint32x4_t {
-    // SAFETY: register operands only.
-    unsafe {
-        let bits = vreinterpretq_u32_f32(v);
-        let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
-        let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
-        let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
-        vbslq_u32(vceqq_f32(v, v), rounded, quiet)
-    }
-}
-
 // SAFETY (all arithmetic below): the token proves that the processor has the instructions; register operands only.
 impl Simd for Neon {
     const LANES: usize = 2 * QUAD;
@@ -208,33 +192,16 @@ impl Simd for Neon {
         unsafe { [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])] }
     }
     #[inline(always)]
-    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V {
-        // Inserts the even values' high halves below the odd ones'.
+    fn round_bf16(self, v: Self::V) -> Self::V {
         // SAFETY: see the impl.
-        let pair =
-            |i: usize| unsafe { vreinterpretq_f32_u32(vsriq_n_u32::<16>(round_bf16(odd[i]), round_bf16(even[i]))) };
-        [pair(0), pair(1)]
-    }
-    #[inline(always)]
-    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V {
-        // SAFETY: see the impl.
-        let [even, odd] = unsafe {
-            [
-                [vuzp1q_f32(low[0], low[1]), vuzp1q_f32(high[0], high[1])],
-                [vuzp2q_f32(low[0], low[1]), vuzp2q_f32(high[0], high[1])],
-            ]
-        };
-        self.pair_bf16(even, odd)
-    }
-    #[inline(always)]
-    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V {
-        // SAFETY: see the impl.
-        let dot = |i: usize| unsafe {
-            let low = |v| vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(v)));
-            let high = |v| vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffff_0000)));
-            vfmaq_f32(vfmaq_f32(acc[i], low(a[i]), low(b[i])), high(a[i]), high(b[i]))
-        };
-        [dot(0), dot(1)]
+        v.map(|v| unsafe {
+            let bits = vreinterpretq_u32_f32(v);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+            let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+            let kept = vbslq_u32(vceqq_f32(v, v), rounded, quiet);
+            vreinterpretq_f32_u32(vandq_u32(kept, vdupq_n_u32(0xffff_0000)))
+        })
     }
     // NEON's own maximum and minimum return NaN for a NaN in either operand.
     #[inline(always)]

@@ -4,9 +4,9 @@
 //! up; all count only what was done, so a busy machine gives a low figure. Measure them between repetitions of the
 //! work they are compared with.
 
-use crate::Team;
-use crate::gemm::arithmetic::{Arithmetic, Bf16, F32};
+use crate::gemm::arithmetic::{Arithmetic, Bf16Pairs, F32};
 use crate::simd::{Simd, SimdOp, dispatch};
+use crate::{Precision, Team};
 use std::hint::black_box;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -23,11 +23,12 @@ impl Team {
         self.register_rate::<F32>(time)
     }
 
-    /// The same of bf16 pairs: two products and two sums a lane, by the processor's instruction for them where there is
-    /// one. Where there is none it shows what widening costs and may be below [`Team::fma_rate`], which bounds products
-    /// of bf16 there.
+    /// The same of products of bf16, by the faster way there is here ([`Precision::fastest_bf16`]).
     pub fn bf16_rate(&mut self, time: Duration) -> f64 {
-        self.register_rate::<Bf16>(time)
+        match Precision::fastest_bf16(self.isa()) {
+            Precision::Bf16Pairs => self.register_rate::<Bf16Pairs>(time),
+            _ => self.fma_rate(time),
+        }
     }
 
     fn register_rate<A: Arithmetic>(&mut self, time: Duration) -> f64 {

@@ -88,20 +88,8 @@ impl Simd for Portable {
         lanes(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
-    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V {
-        let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-        lanes(|i| f32::from_bits(bits(odd[i]) << 16 | bits(even[i])))
-    }
-    #[inline(always)]
-    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V {
-        let at = |i: usize| if i < LANES { low[i] } else { high[i - LANES] };
-        self.pair_bf16(lanes(|i| at(2 * i)), lanes(|i| at(2 * i + 1)))
-    }
-    #[inline(always)]
-    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V {
-        let low = |x: f32| f32::from_bits(x.to_bits() << 16);
-        let high = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
-        lanes(|i| high(a[i]) * high(b[i]) + (low(a[i]) * low(b[i]) + acc[i]))
+    fn round_bf16(self, v: Self::V) -> Self::V {
+        lanes(|i| bf16::from_f32(v[i]).to_f32())
     }
     #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {

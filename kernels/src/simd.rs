@@ -61,13 +61,34 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a · b + c`: one rounding where the processor has FMA.
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Rounds both to bf16 (to nearest even) and lays them side by side: lane i holds `even[i]` in its low half and
-    /// `odd[i]` in its high half.
-    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V;
+    /// Rounds to bf16, to nearest even; a NaN stays one.
+    fn round_bf16(self, v: Self::V) -> Self::V;
+    /// Rounds both to bf16 and lays them side by side: lane i holds `even[i]` in its low half and `odd[i]` in its high half.
+    #[inline(always)]
+    fn pair_bf16(self, even: Self::V, odd: Self::V) -> Self::V {
+        let (even, odd) = (self.to_array(self.round_bf16(even)), self.to_array(self.round_bf16(odd)));
+        self.of_lanes(|i| f32::from_bits(odd[i].to_bits() | even[i].to_bits() >> 16))
+    }
     /// The same for `2 · LANES` consecutive values: lane i holds the values 2i (low) and 2i + 1 (high).
-    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V;
+    #[inline(always)]
+    fn narrow_bf16(self, low: Self::V, high: Self::V) -> Self::V {
+        let (low, high) = (self.to_array(low), self.to_array(high));
+        let at = |i: usize| if i < Self::LANES { low[i] } else { high[i - Self::LANES] };
+        self.pair_bf16(self.of_lanes(|i| at(2 * i)), self.of_lanes(|i| at(2 * i + 1)))
+    }
     /// `acc + a.low · b.low + a.high · b.high` in each lane of pairs of bf16.
-    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V;
+    #[inline(always)]
+    fn dot_bf16(self, a: Self::V, b: Self::V, acc: Self::V) -> Self::V {
+        let halves = |v| {
+            let lanes = self.to_array(v).map(f32::to_bits);
+            (
+                self.of_lanes(|i| f32::from_bits(lanes[i] << 16)),
+                self.of_lanes(|i| f32::from_bits(lanes[i] & 0xffff_0000)),
+            )
+        };
+        let ((a_low, a_high), (b_low, b_high)) = (halves(a), halves(b));
+        self.fma(a_high, b_high, self.fma(a_low, b_low, acc))
+    }
     /// The greater of the two; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lesser of the two; `b` where either is NaN.
@@ -95,6 +116,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: `out` has 16 elements and no instruction set has more lanes.
         unsafe { self.store(out.as_mut_ptr(), v) };
         out
+    }
+
+    /// A vector of `lane(0)`, `lane(1)`, …
+    #[inline(always)]
+    fn of_lanes(self, lane: impl Fn(usize) -> f32) -> Self::V {
+        let lanes: [f32; 16] = std::array::from_fn(|i| if i < Self::LANES { lane(i) } else { 0.0 });
+        // SAFETY: 16 elements, and no instruction set has more lanes.
+        unsafe { self.load(lanes.as_ptr()) }
     }
 
     /// Sum of the lanes, pairwise by halves (the same order on every call).

@@ -3,8 +3,14 @@
 
 use lesion_kernels::{Epilogue, Isa, Kernels, Layout, Precision, RowScore, Team, WeightData, WeightMatrix, reference};
 
-fn team(isa: Isa, threads: usize) -> Team {
-    Team::new(isa, threads).unwrap().with_precision(Precision::Bf16)
+/// Every instruction set in both ways of multiplying bf16.
+fn teams(threads: usize) -> impl Iterator<Item = (String, Team)> {
+    Isa::available().flat_map(move |isa| {
+        [Precision::Bf16, Precision::Bf16Pairs].map(|precision| {
+            let team = Team::new(isa, threads).unwrap().with_precision(precision);
+            (format!("{isa} {}", precision.name()), team)
+        })
+    })
 }
 
 /// Values in −1..1 that bf16 does not hold exactly.
@@ -42,8 +48,7 @@ fn product(kernels: &mut Kernels<'_, '_>, a: &[f32], b: WeightMatrix<'_>) -> Vec
 
 #[test]
 fn close_to_the_product_of_the_rounded_operands() {
-    for isa in Isa::available() {
-        let mut team = team(isa, 2);
+    for (isa, mut team) in teams(2) {
         for (m, k, n) in SHAPES {
             for layout in [Layout::InOut, Layout::OutIn] {
                 let (a, b) = (values(m * k, 1), values(k * n, 2));
@@ -65,8 +70,7 @@ fn close_to_the_product_of_the_rounded_operands() {
 
 #[test]
 fn exact_on_small_integers_from_every_element_type() {
-    for isa in Isa::available() {
-        let mut team = team(isa, 1);
+    for (isa, mut team) in teams(1) {
         for (m, k, n) in SHAPES {
             let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
             let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
@@ -87,13 +91,12 @@ fn exact_on_small_integers_from_every_element_type() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads() {
-    for isa in Isa::available() {
+    for ((isa, mut three), (_, mut one)) in teams(3).zip(teams(1)) {
         for layout in [Layout::InOut, Layout::OutIn] {
             let (k, n) = (801, 256);
             let (a, b) = (values(110 * k, 3), values(k * n, 4));
             let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout };
-            let all = team(isa, 3).enter(|kernels| product(kernels, &a, matrix));
-            let mut one = team(isa, 1);
+            let all = three.enter(|kernels| product(kernels, &a, matrix));
             for rows in [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 24, 25, 48, 49, 96, 97] {
                 let some = one.enter(|kernels| product(kernels, &a[..rows * k], matrix));
                 assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa} {layout:?} {rows}");
@@ -104,13 +107,13 @@ fn a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads() {
 
 #[test]
 fn a_targets_logit_is_the_products() {
-    for isa in Isa::available() {
+    for (isa, mut team) in teams(2) {
         let (rows, k, n) = (14, 200, 500);
         let (x, b) = (values(rows * k, 5), values(k * n, 6));
         let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout: Layout::OutIn };
         let targets: Vec<u32> = (0..rows as u32).map(|i| i * 31).collect();
         let mut scores = vec![RowScore::default(); rows];
-        let logits = team(isa, 2).enter(|kernels| {
+        let logits = team.enter(|kernels| {
             kernels.cross_entropy(&x, matrix, &targets, &mut scores);
             product(kernels, &x, matrix)
         });

@@ -91,7 +91,7 @@ impl Session {
         let team = |precision| Team::new(isa, threads).map(|team| Box::new(team.with_precision(precision)));
         let engine = match precision {
             Precision::F32 => Engine::Kernels(team(kernels::Precision::F32)?),
-            Precision::Bf16 => Engine::Kernels(team(kernels::Precision::Bf16)?),
+            Precision::Bf16 => Engine::Kernels(team(kernels::Precision::fastest_bf16(isa))?),
             Precision::F64 => Engine::Exact(plain_threads(threads)?),
         };
         Ok(Session {
@@ -113,7 +113,7 @@ impl Session {
         match &self.engine {
             Engine::Kernels(team) => match team.precision() {
                 kernels::Precision::F32 => Precision::F32,
-                kernels::Precision::Bf16 => Precision::Bf16,
+                kernels::Precision::Bf16 | kernels::Precision::Bf16Pairs => Precision::Bf16,
             },
             Engine::Exact(_) => Precision::F64,
         }
@@ -124,6 +124,14 @@ impl Session {
         match &self.engine {
             Engine::Kernels(team) => team.isa(),
             Engine::Exact(_) => Isa::Portable,
+        }
+    }
+
+    /// What results are equal within, bit for bit: the instruction set and the way products are computed.
+    pub fn numerics(&self) -> String {
+        match &self.engine {
+            Engine::Kernels(team) => format!("{} {}", team.isa(), team.precision().name()),
+            Engine::Exact(_) => Precision::F64.name().to_owned(),
         }
     }
 

@@ -59,13 +59,7 @@ impl Carried {
 }
 
 /// Room for [`multiply`] on every thread, for tasks of up to `task_rows` rows; and for `gathered` elements.
-pub(crate) fn reserve<A: Arithmetic>(
-    threads: &PerThread,
-    a: &PackedRows<'_, A>,
-    k: usize,
-    task_rows: usize,
-    gathered: usize,
-) {
+pub(crate) fn reserve(threads: &PerThread, k: usize, task_rows: usize, gathered: usize) {
     threads.reserve(NT * PIECE.min(k), task_rows * NT, gathered);
 }
 
@@ -102,7 +96,6 @@ pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut Thr
                 };
                 let (columns, arithmetic) = (columns.clone(), PhantomData);
                 dispatch(isa, Pack::<A> { b, k: k.clone(), columns: columns.clone(), ahead, packed, arithmetic });
-                let units = A::units(k.len()) * a.rows.div_ceil(a.panel);
                 for first in rows.clone().step_by(chunk_rows) {
                     let chunk = first..rows.end.min(first + chunk_rows);
                     let sums = match carried {
@@ -116,14 +109,9 @@ pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut Thr
                         Then::Store(finish) if k.end == b.k => Some(*finish),
                         _ => None,
                     };
-                    // What is packed next comes meanwhile.
-                    let mut coming = match k.end < b.k {
-                        _ if !few => Lines::none(),
-                        true => Lines::of_weights(b, k.end..b.k.min(k.end + piece), columns.clone(), units),
-                        false => {
-                            let columns = columns.end..all.end.min(columns.end + width);
-                            Lines::of_weights(b, 0..b.k.min(piece), columns, units)
-                        }
+                    let mut coming = match few {
+                        true => behind(b, &k, &columns, all.end, a.rows.div_ceil(a.panel)),
+                        false => Lines::none(),
                     };
                     let at = columns.start - strip.start;
                     let (rows, columns, last) = (chunk.clone(), columns.clone(), columns.end == strip.end);
@@ -148,6 +136,15 @@ pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut Thr
         }
     }
 }
+/// What few rows meet behind a piece: the next k of its columns, or the next columns. It is fetched while the `panels` are computed.
+fn behind(b: &WeightMatrix<'_>, k: &Range<usize>, columns: &Range<usize>, end: usize, panels: usize) -> Lines {
+    if k.end < b.k {
+        Lines::of_weights(b, k.end..b.k.min(k.end + KC), columns.clone(), k.len() * panels)
+    } else {
+        Lines::of_weights(b, 0..b.k.min(KC), columns.end..end.min(columns.end + FEW_COLUMNS), k.len() * panels)
+    }
+}
+
 /// Packs `k × columns` of b, block by block.
 struct Pack<'a, A> {
     b: &'a WeightMatrix<'a>,
@@ -258,7 +255,7 @@ pub(crate) fn gemm<A: Arithmetic>(
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
         let cut = Cut::new(rows, a.panel, n, NT, threads.len());
-        reserve(threads, a, b.k, cut.task(0).0.len(), 0);
+        reserve(threads, b.k, cut.task(0).0.len(), 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
             let finish = Then::Store(Finish { n, epilogue, out });
