@@ -34,7 +34,7 @@ fn gemm(c: &mut Criterion) {
                             b.iter(|| {
                                 let data = weights.window(next, k * n);
                                 next = (next + 1) % matrices;
-                                let b = WeightMatrix { data, k, n, layout };
+                                let b = WeightMatrix::new(data, k, n, layout);
                                 team.enter(|kernels| kernels.gemm(&a, b, Epilogue::Store, &mut out));
                             });
                         });

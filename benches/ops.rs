@@ -36,7 +36,7 @@ fn gelu(c: &mut Criterion) {
         let (a, row, bias) = (activations(rows), activations(INNER), activations(INNER));
         let mut out = vec![0.0; rows * INNER];
         group.throughput(Throughput::Elements(out.len() as u64));
-        let b = WeightMatrix { data: WeightData::F32(&row), k: 1, n: INNER, layout: Layout::InOut };
+        let b = WeightMatrix::new(WeightData::F32(&row), 1, INNER, Layout::InOut);
         for (name, epilogue) in [("bias", Epilogue::Bias(&bias)), ("bias_gelu", Epilogue::BiasGelu(&bias))] {
             group.bench_function(BenchmarkId::new(format!("{rows}x1x{INNER}"), name), |bencher| {
                 bencher.iter(|| team.enter(|kernels| kernels.gemm(&a, b, epilogue, &mut out)));
@@ -77,7 +77,7 @@ fn cross_entropy(c: &mut Criterion) {
                 let targets: Vec<u32> = support::ids(rows);
                 let mut scores = vec![RowScore::default(); rows];
                 let data = weights.window(0, WIDTH * VOCAB);
-                let b = WeightMatrix { data, k: WIDTH, n: VOCAB, layout: Layout::OutIn };
+                let b = WeightMatrix::new(data, WIDTH, VOCAB, Layout::OutIn);
                 group.throughput(Throughput::Elements(2 * (rows * WIDTH * VOCAB) as u64));
                 group.bench_function(format!("{rows}x{WIDTH}x{VOCAB}"), |bencher| {
                     bencher.iter(|| team.enter(|kernels| kernels.cross_entropy(&x, b, &targets, &mut scores)));

@@ -10,6 +10,7 @@ pub mod measure;
 pub mod model;
 pub mod plan;
 mod shortcuts;
+pub mod sweep;
 pub mod weights;
 
 pub use shortcuts::Error;

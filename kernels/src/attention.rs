@@ -64,6 +64,36 @@ pub struct KvSpan {
     pub slot: usize,
 }
 
+/// Rows inside a wider matrix: some of its columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    /// The matrix, row-major.
+    pub data: &'a [f32],
+    /// Its columns.
+    pub stride: usize,
+    /// The first of those that are meant.
+    pub first: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// All columns of a matrix that has as many.
+    pub fn all(data: &'a [f32], stride: usize) -> Columns<'a> {
+        Columns { data, stride, first: 0 }
+    }
+
+    /// The matrix from `column` of those that are meant on, in `row`.
+    #[inline(always)]
+    fn from(&self, row: usize, column: usize) -> &'a [f32] {
+        &self.data[row * self.stride + self.first + column..]
+    }
+
+    /// A row, from the first column that is meant to the matrix's last.
+    #[inline(always)]
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride + self.first..(row + 1) * self.stride]
+    }
+}
+
 /// Keys and values of one execution for a batch of sequences.
 #[derive(Clone, Debug, Default)]
 pub struct KvStore {
@@ -97,33 +127,45 @@ impl KvStore {
     }
 }
 
-/// Stores the new keys and values of all spans, then attends. The arguments are those of `Kernels::attention`, checked.
-#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
-pub(crate) fn attention(
+/// Stores the new keys and values of all spans. The arguments are those of `Kernels::remember`, checked.
+pub(crate) fn remember(
     isa: Isa,
     leader: &mut Leader<'_>,
     scratch: &mut Scratch,
     shape: HeadShape,
-    scale: f32,
-    qkv: &[f32],
+    kv: Columns<'_>,
     spans: &[KvSpan],
     store: &mut KvStore,
-    z: &mut [f32],
 ) {
-    let Scratch { span_tasks: first_task, threads, .. } = scratch;
+    let first_task = &mut scratch.span_tasks;
     let (keys, values) = (SharedOut::new(&mut store.keys), SharedOut::new(&mut store.values));
     let rows: usize = spans.iter().map(|span| span.rows).sum();
     let tasks = number(spans, |span| (span.past % TILE + span.rows).div_ceil(TILE), first_task);
     leader.share(6 * rows * shape.width(), tasks, |task| {
         let (span, tile) = place(first_task, task);
-        dispatch(isa, Remember { shape, qkv, span: spans[span], tile, keys, values });
+        dispatch(isa, Remember { shape, kv, span: spans[span], tile, keys, values });
     });
+}
 
+/// Attends to what is stored. The arguments are those of `Kernels::attend`, checked.
+#[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
+pub(crate) fn attend(
+    isa: Isa,
+    leader: &mut Leader<'_>,
+    scratch: &mut Scratch,
+    shape: HeadShape,
+    scale: f32,
+    q: Columns<'_>,
+    spans: &[KvSpan],
+    store: &KvStore,
+    z: &mut [f32],
+) {
+    let Scratch { span_tasks: first_task, threads, .. } = scratch;
     // A task is a head over a block of rows.
     let tasks = number(spans, |span| span.rows.div_ceil(TASK_ROWS) * shape.heads, first_task);
     let work = spans.iter().map(|span| 2 * span.rows * (span.past + span.rows) * shape.width()).sum();
     let (keys, values, z) = (&store.keys[..], &store.values[..], SharedOut::new(z));
-    threads.reserve(ROWS * (GROUP + shape.head_dim), ROWS * padded(shape), 0);
+    threads.reserve(ROWS * (GROUP + shape.head_dim), ROWS * padded(shape), 0, 0);
     // Later rows see more keys: the longest tasks go first.
     leader.share(work, tasks, |task| {
         let (i, within) = place(first_task, tasks - 1 - task);
@@ -134,7 +176,7 @@ pub(crate) fn attention(
             HeadOp {
                 shape,
                 scale,
-                qkv,
+                q,
                 span: spans[i],
                 keys,
                 values,
@@ -171,7 +213,7 @@ fn place(first_task: &[usize], task: usize) -> (usize, usize) {
 /// Stores the keys and values of those of a span's new rows that belong to one tile.
 struct Remember<'a> {
     shape: HeadShape,
-    qkv: &'a [f32],
+    kv: Columns<'a>,
     span: KvSpan,
     /// Counted from the tile of the span's first new token.
     tile: usize,
@@ -187,13 +229,13 @@ impl SimdOp for Remember<'_> {
         let (width, dim) = (shape.width(), shape.head_dim);
         let first = (span.past / TILE + self.tile) * TILE;
         let tokens = span.past.max(first)..(span.past + span.rows).min(first + TILE);
-        let row = |token: usize| &self.qkv[(span.first_row + token - span.past) * 3 * width + width..][..2 * width];
+        let row = |token: usize| &self.kv.row(span.first_row + token - span.past)[..2 * width];
         for head in 0..shape.heads {
             let tile = shape.tile(span.slot + first, head);
             for token in tokens.clone() {
                 let value = &row(token)[width + head * dim..][..dim];
                 // SAFETY: slots of different spans, and tiles of one span, are disjoint; they are inside the store
-                // (`Kernels::attention` checked).
+                // (`Kernels::remember` checked).
                 let to = unsafe { std::slice::from_raw_parts_mut(self.values.at(tile + (token - first) * dim), dim) };
                 to.copy_from_slice(value);
             }
@@ -228,7 +270,7 @@ impl SimdOp for Remember<'_> {
 struct HeadOp<'a> {
     shape: HeadShape,
     scale: f32,
-    qkv: &'a [f32],
+    q: Columns<'a>,
     span: KvSpan,
     keys: &'a [f32],
     values: &'a [f32],
@@ -251,7 +293,7 @@ impl SimdOp for HeadOp<'_> {
         let last = self.span.rows.min(self.first + TASK_ROWS);
         let mut first = self.first;
         while first < last {
-            let from = &self.qkv[(self.span.first_row + first) * 3 * self.shape.width() + self.head * dim..];
+            let from = self.q.from(self.span.first_row + first, self.head * dim);
             let block = RowBlock {
                 shape: self.shape,
                 scale: self.scale,
@@ -263,12 +305,13 @@ impl SimdOp for HeadOp<'_> {
                 padded,
             };
             // As many as the registers take; what is left over in few sizes.
+            let stride = self.q.stride;
             let rows = match S::MR.min(last - first) {
-                12.. => block.attend::<S, 12>(s, from, queries, scores, outputs),
-                6.. => block.attend::<S, 6>(s, from, queries, scores, outputs),
-                4.. => block.attend::<S, 4>(s, from, queries, scores, outputs),
-                2.. => block.attend::<S, 2>(s, from, queries, scores, outputs),
-                _ => block.attend::<S, 1>(s, from, queries, scores, outputs),
+                12.. => block.attend::<S, 12>(s, from, stride, queries, scores, outputs),
+                6.. => block.attend::<S, 6>(s, from, stride, queries, scores, outputs),
+                4.. => block.attend::<S, 4>(s, from, stride, queries, scores, outputs),
+                2.. => block.attend::<S, 2>(s, from, stride, queries, scores, outputs),
+                _ => block.attend::<S, 1>(s, from, stride, queries, scores, outputs),
             };
             for (row, output) in outputs.chunks_exact(padded).enumerate().take(rows) {
                 let at = (self.span.first_row + first + row) * self.shape.width() + self.head * dim;
@@ -294,19 +337,20 @@ struct RowBlock<'a> {
 }
 
 impl RowBlock<'_> {
-    /// `R` rows, whose queries lie `3 · width` apart in `from`; their outputs are left in `outputs`. Returns `R`.
+    /// `R` rows, whose queries lie `stride` apart in `from`; their outputs are left in `outputs`. Returns `R`.
     #[inline(always)]
     fn attend<S: Simd, const R: usize>(
         &self,
         s: S,
         from: &[f32],
+        stride: usize,
         queries: &mut [f32],
         scores: &mut [f32],
         outputs: &mut [f32],
     ) -> usize {
         let dim = self.shape.head_dim;
         let queries = &mut queries[..R * dim];
-        pack_a_panel::<S, F32>(s, from, 3 * self.shape.width(), 0..dim, R, R, queries);
+        pack_a_panel::<S, F32>(s, from, stride, 0..dim, R, R, queries);
         outputs[..R * self.padded].fill(0.0);
         let mut max = [f32::NEG_INFINITY; R];
         let mut sum = [s.splat(0.0); R];

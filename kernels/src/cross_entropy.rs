@@ -1,6 +1,7 @@
 //! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, the entropy and the greatest
 //! logits, in one pass over tiles of the vocabulary. The logits are never stored.
 
+use crate::divergence::{Against, Compared};
 use crate::gemm::arithmetic::Arithmetic;
 use crate::gemm::packed::{Chunk, Part, Then, multiply, reserve};
 use crate::gemm::rows::{Cut, PackedRows, pack_rows};
@@ -49,10 +50,21 @@ pub(crate) struct Partial {
     weighted: f32,
     /// Logits strictly greater than the target's.
     greater: u32,
+    /// `Σ p · (reference's logit − logit)`, p being the reference's probability.
+    apart: f32,
 }
 
-/// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`, and finds each row's greatest
-/// logits: `greatest` is `[rows, as many as are wanted]`.
+/// What is wanted of each row besides its score.
+pub(crate) struct Wanted<'a> {
+    /// The greatest logits, `[rows, as many as are wanted]`.
+    pub(crate) greatest: &'a mut [Candidate],
+    /// The first rows are references for the others.
+    pub(crate) against: Against<'a>,
+    /// The divergences of those others.
+    pub(crate) divergence: &'a mut [f64],
+}
+
+/// Scores each row of `x` (`[rows, k]`) against its target over all n outputs of `b`.
 #[expect(clippy::too_many_arguments, reason = "one call site, which names them")]
 pub(crate) fn cross_entropy<A: Arithmetic>(
     isa: Isa,
@@ -61,17 +73,24 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
     x: &[f32],
     b: WeightMatrix<'_>,
     targets: &[u32],
-    greatest: &mut [Candidate],
+    wanted: Wanted<'_>,
     out: &mut [RowScore],
 ) {
+    let Wanted { greatest, against, divergence } = wanted;
+    let references = against.log_sum_exp.len();
     let groups = b.n.div_ceil(GROUP);
     let rows = targets.len();
     let count = greatest.len() / rows;
     let Scratch { rows: packed, partials, tops, threads, .. } = scratch;
     let a = &pack_rows::<A>(isa, leader, x, b.k, 0..b.k, packed);
-    let cut = Cut::new(rows, a.panel, b.n, GROUP, threads.len());
+    // A strip's references come before the rows that are compared with them: rows are not divided then.
+    let cut = match references {
+        0 => Cut::new(rows, a.panel, b.n, GROUP, threads.len()),
+        _ => Cut::of_columns(rows, a.panel, b.n, GROUP),
+    };
     let task_rows = cut.task(0).0.len();
-    reserve(threads, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k));
+    let compared = against.buffer_len();
+    reserve(threads, b.k, task_rows, (task_rows * STATE).max(a.panel * b.k), compared);
     target_logits(isa, leader, threads, a, &b, targets, out);
     partials.resize(rows * groups, Partial::default());
     tops.resize(rows * groups * count, Candidate::NONE);
@@ -82,25 +101,44 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
         let group = columns.start / GROUP;
         let mut own = threads.own();
         let mut running = std::mem::take(&mut own.gathered);
+        let mut strip = std::mem::take(&mut own.strip);
         let part = Part { a, b: &b, rows: rows.clone(), columns: columns.clone(), carried: None };
         let mut score = |chunk: Chunk<'_>| {
             let state = running.at_least(rows.len() * STATE);
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
             let tops = Tops { lists, count, group, groups };
-            dispatch(isa, Scored { chunk, begins, scores, state, tops });
+            let (chunk_rows, columns) = (chunk.rows.clone(), chunk.columns.clone());
+            let sums = &mut *chunk.sums;
+            dispatch(
+                isa,
+                Scored { chunk: Chunk { rows: chunk_rows, columns, sums }, begins, scores, state: &mut *state, tops },
+            );
+            if references > 0 {
+                dispatch(isa, Compared { chunk, against, strip: &mut strip, state, begins });
+            }
         };
         multiply(isa, part, &mut own, Then::Give(&mut score));
         let state = &running[..rows.len() * STATE];
-        dispatch(isa, Concluded { rows, group, groups, state, partials: written });
+        dispatch(isa, Concluded { rows, group, groups, references, state, partials: written });
         own.gathered = running;
+        own.strip = strip;
     });
     let (partials, tops) = (&partials[..], &tops[..]);
     let (out, greatest) = (SharedOut::new(out), SharedOut::new(greatest));
+    let divergence = SharedOut::new(divergence);
     leader.share(200 * partials.len(), rows.div_ceil(MERGED_ROWS), |task| {
         for row in task * MERGED_ROWS..rows.min((task + 1) * MERGED_ROWS) {
             // SAFETY: each task has rows of its own.
-            merge(&partials[row * groups..][..groups], unsafe { &mut *out.at(row) });
+            let score = unsafe { &mut *out.at(row) };
+            let partials = &partials[row * groups..][..groups];
+            merge(partials, score);
+            if row >= references && references > 0 {
+                let apart: f64 = partials.iter().map(|p| f64::from(p.apart)).sum();
+                let reference = against.log_sum_exp[against.of[row - references] as usize];
+                // SAFETY: as above.
+                unsafe { *divergence.at(row - references) = apart + (score.log_sum_exp - reference) };
+            }
             // SAFETY: as above.
             let greatest = unsafe { std::slice::from_raw_parts_mut(greatest.at(row * count), count) };
             greatest.fill(Candidate::NONE);
@@ -140,9 +178,12 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     out.rank = rank;
 }
 
-/// A row's running state: three vectors of 16 lanes at most (greatest logits, sums, weighted sums) and, in a line of its
-/// own, a count.
-const STATE: usize = 4 * 16;
+/// A row's running state: three vectors of 16 lanes at most (greatest logits, sums, weighted sums), in a line of its own a
+/// count, and the sums of [`Compared`].
+pub(crate) const STATE: usize = 5 * 16;
+
+/// Where in a row's state the sums of [`Compared`] are.
+pub(crate) const APART: usize = 4 * 16;
 
 /// `−x` at which `eˣ` is 0 in f32: bounds `d` in `eᵈ · d`, which keeps 0 · −∞ out and changes nothing else.
 const VANISHED: f32 = -200.0;
@@ -242,6 +283,7 @@ struct Concluded<'a> {
     rows: Range<usize>,
     group: usize,
     groups: usize,
+    references: usize,
     state: &'a [f32],
     partials: SharedOut<Partial>,
 }
@@ -258,8 +300,10 @@ impl SimdOp for Concluded<'_> {
             let change = s.sub(lanes, shift);
             let factor = s.exp(change);
             let weighted = s.mul(factor, s.fma(s.max(s.splat(VANISHED), change), sum, weighted));
-            let partial =
-                Partial { max, sum: s.sum(s.mul(factor, sum)), weighted: s.sum(weighted), greater: state[48] as u32 };
+            // SAFETY: as above.
+            let apart = if self.references > 0 { s.sum(unsafe { s.load(state.as_ptr().add(APART)) }) } else { 0.0 };
+            let (sum, weighted) = (s.sum(s.mul(factor, sum)), s.sum(weighted));
+            let partial = Partial { max, sum, weighted, greater: state[48] as u32, apart };
             // SAFETY: this task alone writes its rows of its group.
             unsafe { *self.partials.at(row * self.groups + self.group) = partial };
         }
@@ -288,7 +332,7 @@ fn target_logits<A: Arithmetic>(
         for (&target, weights) in targets[rows.clone()].iter().zip(weights.chunks_exact_mut(k)) {
             output_weights(b, target as usize, weights);
         }
-        let weights = WeightMatrix { data: WeightData::F32(weights), k, n: rows.len(), layout: Layout::OutIn };
+        let weights = WeightMatrix::new(WeightData::F32(weights), k, rows.len(), Layout::OutIn);
         let part = Part { a, b: &weights, rows: rows.clone(), columns: 0..rows.len(), carried: None };
         let mut diagonal = |chunk: Chunk<'_>| {
             for (i, row) in chunk.rows.enumerate() {
@@ -304,10 +348,10 @@ fn target_logits<A: Arithmetic>(
 /// The weights of one output, widened.
 fn output_weights(b: &WeightMatrix<'_>, output: usize, into: &mut [f32]) {
     match b.layout {
-        Layout::OutIn => b.data.widen_into(output * b.k, into),
+        Layout::OutIn => b.data.widen_into(output * b.stride, into),
         Layout::InOut => {
             for (i, to) in into.iter_mut().enumerate() {
-                b.data.widen_into(i * b.n + output, std::slice::from_mut(to));
+                b.data.widen_into(i * b.stride + output, std::slice::from_mut(to));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// The element type of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +66,18 @@ impl<'a> WeightData<'a> {
             WeightData::F32(_) => Dtype::F32,
             WeightData::F16(_) => Dtype::F16,
             WeightData::Bf16(_) => Dtype::Bf16,
+        }
+    }
+
+    /// The elements of a range.
+    ///
+    /// # Panics
+    /// If the range is not inside the data.
+    pub fn slice(&self, range: Range<usize>) -> WeightData<'a> {
+        match self {
+            WeightData::F32(data) => WeightData::F32(&data[range]),
+            WeightData::F16(data) => WeightData::F16(&data[range]),
+            WeightData::Bf16(data) => WeightData::Bf16(&data[range]),
         }
     }
 

@@ -1,13 +1,17 @@
 //! [`Team`] owns what kernels run on; [`Kernels`] are the kernels while it is at work. Shapes are checked here; the
 //! kernels trust them.
 
-use crate::attention::{self, HeadShape, KvSpan, KvStore, TILE};
+use crate::attention::{self, Columns, HeadShape, KvSpan, KvStore, TILE};
+use crate::copy;
+use crate::cross_entropy::{self, Wanted};
+use crate::divergence::Against;
 use crate::gemm::arithmetic::{Bf16, Bf16Pairs, F32, Precision};
 use crate::gemm::{self, Epilogue, WeightMatrix};
 use crate::pool::{Leader, Pool};
 use crate::scratch::Scratch;
-use crate::{Candidate, Isa, RowScore, cross_entropy, norm};
+use crate::{Candidate, Isa, RowScore, norm};
 use std::fmt;
+use std::ops::Range;
 
 /// Threads, an instruction set that was checked to be there, and the scratch memory of the kernels.
 pub struct Team {
@@ -114,6 +118,22 @@ pub struct Kernels<'a, 'p> {
 }
 
 impl Kernels<'_, '_> {
+    /// Fills `out` with the pieces, one behind the other.
+    ///
+    /// # Panics
+    /// If they are not as long as `out` together.
+    pub fn gather(&mut self, pieces: &[&[f32]], out: &mut [f32]) {
+        copy::gather(self.leader, pieces, out);
+    }
+
+    /// Copies ranges of `from` to places in `into`: `(from, to)`.
+    ///
+    /// # Panics
+    /// If places overlap, or ranges lie outside or differ in length.
+    pub fn scatter(&mut self, from: &[f32], into: &mut [f32], copies: &[(Range<usize>, Range<usize>)]) {
+        copy::scatter(self.leader, from, into, copies);
+    }
+
     /// LayerNorm of each row of `x` (`[rows, width]`, width being `weight.len()`):
     /// `out = (x − mean) / √(variance + eps) · weight + bias` (Ba, Kiros & Hinton 2016).
     ///
@@ -166,25 +186,43 @@ impl Kernels<'_, '_> {
         store: &mut KvStore,
         z: &mut [f32],
     ) {
-        // The kernels trust these numbers: a sum or product that wraps must not pass.
-        let width = shape.heads.checked_mul(shape.head_dim).filter(|&width| width > 0);
-        let width = width.unwrap_or_else(|| panic!("attention: {shape:?}"));
+        let width = checked_width(shape);
+        let qkv = Columns::all(qkv, 3 * width);
+        self.remember(shape, Columns { first: width, ..qkv }, spans, store);
+        self.attend(shape, scale, qkv, spans, store, z);
+    }
+
+    /// The first half of [`Kernels::attention`]: stores the new keys and values of all spans. `kv` is `[rows, 2 · heads ·
+    /// head_dim]`, keys and values side by side.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn remember(&mut self, shape: HeadShape, kv: Columns<'_>, spans: &[KvSpan], store: &mut KvStore) {
+        let rows = checked_columns(kv, 2 * checked_width(shape), "keys and values");
+        check_spans(spans, rows, store.slots(shape));
+        attention::remember(self.isa, self.leader, self.scratch, shape, kv, spans, store);
+    }
+
+    /// The second half of [`Kernels::attention`]: each row attends to what is stored of its own sequence, up to itself;
+    /// `past` counts the tokens before a span's first row here. `q` and `z` are `[rows, heads · head_dim]`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn attend(
+        &mut self,
+        shape: HeadShape,
+        scale: f32,
+        q: Columns<'_>,
+        spans: &[KvSpan],
+        store: &KvStore,
+        z: &mut [f32],
+    ) {
+        let width = checked_width(shape);
         assert!(scale > 0.0, "attention: scale {scale}");
-        assert!(qkv.len() == 3 * z.len() && z.len().is_multiple_of(width), "attention: qkv and z");
-        let (rows, slots) = (z.len() / width, store.slots(shape));
-        let (mut row, mut slot) = (0, 0);
-        for span in spans {
-            assert!(
-                span.slot.is_multiple_of(TILE) && span.slot >= slot && span.first_row >= row,
-                "attention: {span:?}: not a whole tile, or behind the span before"
-            );
-            let end = span.slot.checked_add(span.past).and_then(|end| end.checked_add(span.rows));
-            let end = end.and_then(|end| end.checked_next_multiple_of(TILE)).filter(|&end| end <= slots);
-            slot = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the store's {slots} slots"));
-            let end = span.first_row.checked_add(span.rows).filter(|&end| end <= rows);
-            row = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the batch's {rows} rows"));
-        }
-        attention::attention(self.isa, self.leader, self.scratch, shape, scale, qkv, spans, store, z);
+        let rows = checked_columns(q, width, "queries");
+        assert_eq!(Some(z.len()), rows.checked_mul(width), "attention: queries and z");
+        check_spans(spans, rows, store.slots(shape));
+        attention::attend(self.isa, self.leader, self.scratch, shape, scale, q, spans, store, z);
     }
 
     /// Scores each row of `x` (`[rows, k]`, already through the final LayerNorm) against its target over all n outputs
@@ -209,26 +247,93 @@ impl Kernels<'_, '_> {
         greatest: &mut [Candidate],
         out: &mut [RowScore],
     ) {
+        if targets.is_empty() {
+            assert!(greatest.is_empty(), "cross_entropy: greatest of no rows");
+        }
+        let count = greatest.len() / targets.len().max(1);
+        let fits = greatest.len().is_multiple_of(targets.len().max(1)) && count <= unembedding.n;
+        assert!(fits, "cross_entropy: greatest");
+        let wanted = Wanted { greatest, against: Against::NOTHING, divergence: &mut [] };
+        self.score(x, unembedding, targets, wanted, out);
+    }
+
+    /// [`Kernels::cross_entropy`], and the divergence `KL(reference ‖ row)` in nats of every row behind the references,
+    /// which are the first rows of `x`. Every row's score has the bits it has without them; a row equal to its reference,
+    /// given the reference's own log-sum-exp, is 0 apart.
+    ///
+    /// # Panics
+    /// As there, and if the numbers of rows don't fit together or a reference is not there.
+    pub fn cross_entropy_against(
+        &mut self,
+        x: &[f32],
+        unembedding: WeightMatrix<'_>,
+        targets: &[u32],
+        against: Against<'_>,
+        divergence: &mut [f64],
+        out: &mut [RowScore],
+    ) {
+        let Against { log_sum_exp, of } = against;
+        assert_eq!(targets.len(), log_sum_exp.len() + of.len(), "cross_entropy: references and rows");
+        assert_eq!(divergence.len(), of.len(), "cross_entropy: divergence");
+        assert!(of.iter().all(|&i| (i as usize) < log_sum_exp.len()), "cross_entropy: a reference that is not there");
+        self.score(x, unembedding, targets, Wanted { greatest: &mut [], against, divergence }, out);
+    }
+
+    fn score(
+        &mut self,
+        x: &[f32],
+        unembedding: WeightMatrix<'_>,
+        targets: &[u32],
+        wanted: Wanted<'_>,
+        out: &mut [RowScore],
+    ) {
         check_matrix(&unembedding);
         assert_eq!(Some(x.len()), targets.len().checked_mul(unembedding.k), "cross_entropy: rows");
         assert_eq!(targets.len(), out.len(), "cross_entropy: out");
         assert!(targets.iter().all(|&t| (t as usize) < unembedding.n), "cross_entropy: a target behind the vocabulary");
         if targets.is_empty() {
-            return assert!(greatest.is_empty(), "cross_entropy: greatest of no rows");
+            return;
         }
-        let count = greatest.len() / targets.len();
-        assert!(greatest.len().is_multiple_of(targets.len()) && count <= unembedding.n, "cross_entropy: greatest");
         let Kernels { isa, leader, scratch, .. } = self;
         let score = match self.precision {
             Precision::F32 => cross_entropy::cross_entropy::<F32>,
             Precision::Bf16 => cross_entropy::cross_entropy::<Bf16>,
             Precision::Bf16Pairs => cross_entropy::cross_entropy::<Bf16Pairs>,
         };
-        score(*isa, leader, scratch, x, unembedding, targets, greatest, out);
+        score(*isa, leader, scratch, x, unembedding, targets, wanted, out);
     }
 }
 
 fn check_matrix(b: &WeightMatrix<'_>) {
-    let len = b.k.checked_mul(b.n);
-    assert!(b.k > 0 && len == Some(b.data.len()), "weights: {} elements, k {} × n {}", b.data.len(), b.k, b.n);
+    let WeightMatrix { data, k, n, stride, .. } = b;
+    assert!(*k > 0 && b.is_whole(), "weights: {} elements, k {k} × n {n}, stride {stride}", data.len());
+}
+
+/// The kernels trust these numbers: a product that wraps must not pass.
+fn checked_width(shape: HeadShape) -> usize {
+    let width = shape.heads.checked_mul(shape.head_dim).filter(|&width| width > 0 && width <= usize::MAX / 3);
+    width.unwrap_or_else(|| panic!("attention: {shape:?}"))
+}
+
+/// The rows of a matrix in which `width` columns are meant.
+fn checked_columns(columns: Columns<'_>, width: usize, what: &str) -> usize {
+    let Columns { data, stride, first } = columns;
+    let fits = stride > 0 && first.checked_add(width).is_some_and(|end| end <= stride);
+    assert!(fits && data.len().is_multiple_of(stride), "attention: {what}: {} elements, stride {stride}", data.len());
+    data.len() / stride
+}
+
+fn check_spans(spans: &[KvSpan], rows: usize, slots: usize) {
+    let (mut row, mut slot) = (0, 0);
+    for span in spans {
+        assert!(
+            span.slot.is_multiple_of(TILE) && span.slot >= slot && span.first_row >= row,
+            "attention: {span:?}: not a whole tile, or behind the span before"
+        );
+        let end = span.slot.checked_add(span.past).and_then(|end| end.checked_add(span.rows));
+        let end = end.and_then(|end| end.checked_next_multiple_of(TILE)).filter(|&end| end <= slots);
+        slot = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the store's {slots} slots"));
+        let end = span.first_row.checked_add(span.rows).filter(|&end| end <= rows);
+        row = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the batch's {rows} rows"));
+    }
 }

@@ -9,7 +9,9 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod copy;
 mod cross_entropy;
+mod divergence;
 mod dtype;
 mod floats;
 mod gemm;
@@ -26,8 +28,9 @@ mod scratch;
 mod simd;
 mod top;
 
-pub use attention::{HeadShape, KvSpan, KvStore, TILE};
+pub use attention::{Columns, HeadShape, KvSpan, KvStore, TILE};
 pub use cross_entropy::RowScore;
+pub use divergence::Against;
 pub use dtype::{Dtype, WeightData};
 pub use floats::Floats;
 pub use gemm::arithmetic::Precision;

@@ -217,6 +217,15 @@ impl Simd for Neon {
         [min(0), min(1)]
     }
     #[inline(always)]
+    fn zero_where_zero(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: see the impl.
+        let kept = |i: usize| unsafe {
+            let zero = vceqq_f32(b[i], vdupq_n_f32(0.0));
+            vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(a[i]), zero))
+        };
+        [kept(0), kept(1)]
+    }
+    #[inline(always)]
     fn round(self, a: Self::V) -> Self::V {
         // SAFETY: see the impl.
         unsafe { [vrndnq_f32(a[0]), vrndnq_f32(a[1])] }

@@ -100,6 +100,10 @@ impl Simd for Portable {
         lanes(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
+    fn zero_where_zero(self, a: Self::V, b: Self::V) -> Self::V {
+        lanes(|i| if b[i] != 0.0 { a[i] } else { 0.0 })
+    }
+    #[inline(always)]
     fn round(self, a: Self::V) -> Self::V {
         // Adding 1.5 · 2²³ leaves no room for a fraction; exact for |a| < 2²².
         lanes(|i| (a[i] + 12_582_912.0) - 12_582_912.0)

@@ -20,8 +20,8 @@ pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64>
 /// The element (i, j) of the `[k, n]` matrix that `b` stands for.
 pub fn weight(b: &WeightMatrix<'_>, i: usize, j: usize) -> f64 {
     let at = match b.layout {
-        Layout::InOut => i * b.n + j,
-        Layout::OutIn => j * b.k + i,
+        Layout::InOut => i * b.stride + j,
+        Layout::OutIn => j * b.stride + i,
     };
     let mut one = [0.0];
     b.data.widen_into(at, &mut one);
@@ -93,6 +93,14 @@ pub fn cross_entropy(logits: &[f64], target: usize) -> (f64, f64, f64, u32) {
     let entropy = sum.ln() - weighted.map(|(l, p)| p * l).sum::<f64>();
     let rank = logits.iter().filter(|&&l| l > logits[target]).count() as u32;
     (log_sum_exp - logits[target], log_sum_exp, entropy, rank)
+}
+
+/// `KL(p ‖ q)` of two rows of logits, nats.
+pub fn divergence(p_logits: &[f64], q_logits: &[f64]) -> f64 {
+    let log_sum_exp = |logits: &[f64]| cross_entropy(logits, 0).1;
+    let (p_sum, q_sum) = (log_sum_exp(p_logits), log_sum_exp(q_logits));
+    let apart = p_logits.iter().zip(q_logits).map(|(l, m)| ((l - p_sum).exp(), l - m)).filter(|(p, _)| *p != 0.0);
+    apart.map(|(p, d)| p * d).sum::<f64>() + (q_sum - p_sum)
 }
 
 /// The greatest value, NaN if there is one.

@@ -12,6 +12,8 @@ pub(crate) struct ThreadScratch {
     pub(crate) sums: Floats,
     /// The weights of a few outputs, one behind the other; then the running softmaxes of a task's rows.
     pub(crate) gathered: Floats,
+    /// A strip of the logits and probabilities that others are compared with.
+    pub(crate) strip: Floats,
 }
 
 /// One [`ThreadScratch`] for each thread of the team.
@@ -24,12 +26,13 @@ impl PerThread {
 
     /// Grows every thread's buffers to what the coming tasks need at most, in elements: which thread runs a task is
     /// chance, and one that meets its first late would allocate then.
-    pub(crate) fn reserve(&self, packed: usize, sums: usize, gathered: usize) {
+    pub(crate) fn reserve(&self, packed: usize, sums: usize, gathered: usize, strip: usize) {
         for thread in &self.0 {
             let mut own = thread.lock().unwrap_or_else(PoisonError::into_inner);
             own.packed.at_least(packed);
             own.sums.at_least(sums);
             own.gathered.at_least(gathered);
+            own.strip.at_least(strip);
         }
     }
 
@@ -72,7 +75,7 @@ impl Scratch {
     pub(crate) fn bytes(&self) -> usize {
         let own: usize = (self.threads.0.iter())
             .map(|t| t.lock().unwrap_or_else(PoisonError::into_inner))
-            .map(|t| t.packed.bytes() + t.sums.bytes() + t.gathered.bytes())
+            .map(|t| t.packed.bytes() + t.sums.bytes() + t.gathered.bytes() + t.strip.bytes())
             .sum();
         own + self.rows.bytes()
             + self.partial_sums.bytes()

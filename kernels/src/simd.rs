@@ -93,6 +93,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lesser of the two; `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `b` is not zero, else zero.
+    fn zero_where_zero(self, a: Self::V, b: Self::V) -> Self::V;
     /// To the nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
     /// `a · 2ⁿ` for integral `n`, with overflow to infinity and gradual underflow.

@@ -52,11 +52,11 @@ fn close_to_the_product_of_the_rounded_operands() {
         for (m, k, n) in SHAPES {
             for layout in [Layout::InOut, Layout::OutIn] {
                 let (a, b) = (values(m * k, 1), values(k * n, 2));
-                let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout };
+                let matrix = WeightMatrix::new(WeightData::F32(&b), k, n, layout);
                 let ours = team.enter(|kernels| product(kernels, &a, matrix));
                 let (ra, rb) = (rounded(&a), rounded(&b));
                 let wide: Vec<f64> = ra.iter().map(|&x| f64::from(x)).collect();
-                let exact = WeightMatrix { data: WeightData::F32(&rb), k, n, layout };
+                let exact = WeightMatrix::new(WeightData::F32(&rb), k, n, layout);
                 let truth = reference::gemm(&wide, &exact, Epilogue::Store, &[]);
                 let bound = 4.0 * (k as f64).sqrt() * f64::from(f32::EPSILON) * k as f64;
                 for (i, (ours, truth)) in ours.iter().zip(&truth).enumerate() {
@@ -78,7 +78,7 @@ fn exact_on_small_integers_from_every_element_type() {
             let bb16: Vec<half::bf16> = b.iter().map(|&x| half::bf16::from_f32(x)).collect();
             for layout in [Layout::InOut, Layout::OutIn] {
                 let wide: Vec<f64> = a.iter().map(|&x| f64::from(x)).collect();
-                let matrix = |data| WeightMatrix { data, k, n, layout };
+                let matrix = |data| WeightMatrix::new(data, k, n, layout);
                 let truth = reference::gemm(&wide, &matrix(WeightData::F32(&b)), Epilogue::Store, &[]);
                 for data in [WeightData::F32(&b), WeightData::F16(&b16), WeightData::Bf16(&bb16)] {
                     let ours = team.enter(|kernels| product(kernels, &a, matrix(data)));
@@ -95,7 +95,7 @@ fn a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads() {
         for layout in [Layout::InOut, Layout::OutIn] {
             let (k, n) = (801, 256);
             let (a, b) = (values(110 * k, 3), values(k * n, 4));
-            let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout };
+            let matrix = WeightMatrix::new(WeightData::F32(&b), k, n, layout);
             let all = three.enter(|kernels| product(kernels, &a, matrix));
             for rows in [1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 24, 25, 48, 49, 96, 97] {
                 let some = one.enter(|kernels| product(kernels, &a[..rows * k], matrix));
@@ -110,7 +110,7 @@ fn a_targets_logit_is_the_products() {
     for (isa, mut team) in teams(2) {
         let (rows, k, n) = (14, 200, 500);
         let (x, b) = (values(rows * k, 5), values(k * n, 6));
-        let matrix = WeightMatrix { data: WeightData::F32(&b), k, n, layout: Layout::OutIn };
+        let matrix = WeightMatrix::new(WeightData::F32(&b), k, n, Layout::OutIn);
         let targets: Vec<u32> = (0..rows as u32).map(|i| i * 31).collect();
         let mut scores = vec![RowScore::default(); rows];
         let logits = team.enter(|kernels| {

@@ -64,7 +64,7 @@ fn gemm_keeps_subnormals() {
         let bf16s: Vec<bf16> = small.iter().map(|x| bf16::from_f32(x * bf16::from_bits(1).to_f32())).collect();
         for data in [WeightData::F32(&f32s), WeightData::F16(&f16s), WeightData::Bf16(&bf16s)] {
             for layout in LAYOUTS {
-                let b = WeightMatrix { data, k, n, layout };
+                let b = WeightMatrix::new(data, k, n, layout);
                 let want = reference::gemm(&widened(&a), &b, Epilogue::Store, &[]);
                 assert!(want.iter().any(|x| *x != 0.0));
                 for team in &mut teams {

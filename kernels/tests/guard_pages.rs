@@ -120,7 +120,7 @@ fn gemm() {
                     for dtype in DTYPES {
                         for layout in LAYOUTS {
                             let data = place_weights(&mut b_at, &dense, dtype, side);
-                            let b = WeightMatrix { data, k, n, layout };
+                            let b = WeightMatrix::new(data, k, n, layout);
                             let (a, bias) = (&*a_at.place(&a, side), &*bias_at.place(&bias, side));
                             let out = out_at.place(&vec![1.0_f32; m * n], side);
                             for epilogue in [Epilogue::BiasAdd(bias), Epilogue::BiasGelu(bias), Epilogue::Store] {
@@ -195,7 +195,7 @@ fn cross_entropy() {
                     for dtype in DTYPES {
                         for layout in [Layout::OutIn, Layout::InOut] {
                             let data = place_weights(&mut b_at, &dense, dtype, side);
-                            let b = WeightMatrix { data, k, n, layout };
+                            let b = WeightMatrix::new(data, k, n, layout);
                             let (x, targets) = (&*x_at.place(&x, side), &*targets_at.place(&targets, side));
                             let out = out_at.place(&vec![RowScore::default(); rows], side);
                             team.enter(|kernels| kernels.cross_entropy(x, b, targets, out));

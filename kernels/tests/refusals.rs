@@ -23,7 +23,7 @@ fn refusal(work: impl Fn(&mut Kernels<'_, '_>) + Sync) -> String {
 }
 
 fn matrix(data: &[f32], k: usize, n: usize) -> WeightMatrix<'_> {
-    WeightMatrix { data: WeightData::F32(data), k, n, layout: Layout::InOut }
+    WeightMatrix::new(WeightData::F32(data), k, n, Layout::InOut)
 }
 
 #[test]

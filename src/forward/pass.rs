@@ -14,7 +14,7 @@ use super::session::Target;
 use super::workspace::Workspace;
 use crate::model::{Config, LayerNorm, Model, Parameters};
 use crate::plan::{Execution, Part, Step};
-use lesion_kernels::{Candidate, Epilogue, HeadShape, Kernels, KvStore, RowScore};
+use lesion_kernels::{Against, Candidate, Columns, Epilogue, Floats, HeadShape, Kernels, KvSpan, KvStore, RowScore};
 use std::ops::Range;
 
 /// The residual stream between two steps, as a tap sees it.
@@ -31,11 +31,11 @@ pub(super) type Tap<'a> = &'a mut (dyn FnMut(Residual<'_>) + Send);
 
 /// A forward pass under way.
 pub(super) struct Pass<'a, 'k, 'p> {
-    kernels: &'a mut Kernels<'k, 'p>,
+    pub(super) kernels: &'a mut Kernels<'k, 'p>,
     config: &'a Config,
     parameters: &'a Parameters,
     batch: &'a Batch,
-    work: &'a mut Workspace,
+    pub(super) work: &'a mut Workspace,
     /// Stores of the attentions still to come, in the order of execution; without a cache all share the workspace's.
     stores: Option<std::slice::IterMut<'a, KvStore>>,
 }
@@ -72,7 +72,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     }
 
     /// `h = wte[token] + wpe[position]`
-    fn embed(&mut self) {
+    pub(super) fn embed(&mut self) {
         let width = self.config.n_embd;
         let (wte, wpe) = (self.parameters.wte.data(), self.parameters.wpe.data());
         let position = &mut self.work.normal[..width];
@@ -96,37 +96,72 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
 
     fn execute(&mut self, execution: &Execution) {
         if execution.part != Part::Mlp {
-            self.attention(execution);
+            self.heads(execution.layer);
+            self.zero_heads(&execution.zero_heads, 0..self.batch.rows());
+            self.project(execution.layer);
         }
         if execution.part != Part::Attention {
-            self.mlp(execution);
+            self.mlp(execution.layer);
         }
     }
 
-    /// `h ← h + c_proj(attention(c_attn(ln_1(h))))`
-    fn attention(&mut self, execution: &Execution) {
-        let block = &self.parameters.h[execution.layer];
-        let shape = HeadShape { heads: self.config.n_head, head_dim: self.config.head_dim() };
-        let scale = self.config.attention_scale(execution.layer) as f32;
+    fn head_shape(&self) -> HeadShape {
+        HeadShape { heads: self.config.n_head, head_dim: self.config.head_dim() }
+    }
+
+    /// The first part of `h ← h + c_proj(attention(c_attn(ln_1(h))))`: leaves the heads' outputs z where normal was.
+    pub(super) fn heads(&mut self, layer: usize) {
+        let block = &self.parameters.h[layer];
+        let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
         let Workspace { hidden, normal, wide, kv, .. } = &mut *self.work;
         let qkv = &mut wide[..3 * hidden.len()];
         let store = self.stores.as_mut().map_or(kv, |stores| stores.next().expect("a store for each attention"));
 
         layer_norm(self.kernels, self.config, &block.ln_1, hidden, normal);
         self.kernels.gemm(normal, block.attn.c_attn.matrix(), Epilogue::Bias(&block.attn.c_attn.bias), qkv);
-        let z = normal;
-        self.kernels.attention(shape, scale, qkv, &self.batch.spans, store, z);
-        for &head in &execution.zero_heads {
-            zero_head(z, shape, head);
-        }
-        self.kernels.gemm(z, block.attn.c_proj.matrix(), Epilogue::BiasAdd(&block.attn.c_proj.bias), hidden);
+        self.kernels.attention(shape, scale, qkv, &self.batch.spans, store, normal);
+    }
+
+    /// [`Pass::heads`] of some rows alone, a range of positions for each sequence: all rows give keys and values, these
+    /// alone ask. Only they are left, in the hidden states too.
+    pub(super) fn heads_of(&mut self, layer: usize, chosen: &[Range<usize>], spans: &[KvSpan]) {
+        let block = &self.parameters.h[layer];
+        let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
+        let width = self.config.n_embd;
+        let c_attn = block.attn.c_attn.matrix();
+        let (query_bias, kv_bias) = block.attn.c_attn.bias.split_at(width);
+        let Workspace { hidden, normal, wide, kv: store, .. } = &mut *self.work;
+        let (kv, q) = wide.split_at_mut(2 * hidden.len());
+
+        layer_norm(self.kernels, self.config, &block.ln_1, hidden, normal);
+        self.kernels.gemm(normal, c_attn.outputs(width..3 * width), Epilogue::Bias(kv_bias), kv);
+        self.kernels.remember(shape, Columns::all(kv, 2 * width), &self.batch.spans, store);
+        keep(normal, width, &self.batch.spans, chosen);
+        keep(hidden, width, &self.batch.spans, chosen);
+        let q = &mut q[..normal.len()];
+        self.kernels.gemm(normal, c_attn.outputs(0..width), Epilogue::Bias(query_bias), q);
+        self.kernels.attend(shape, scale, Columns::all(q, width), spans, store, normal);
+    }
+
+    /// Zeroes the outputs z of some heads for some rows.
+    pub(super) fn zero_heads(&mut self, heads: &[usize], rows: Range<usize>) {
+        let shape = self.head_shape();
+        let z = &mut self.work.normal[rows.start * shape.width()..rows.end * shape.width()];
+        heads.iter().for_each(|&head| zero_head(z, shape, head));
+    }
+
+    /// The second part: `h ← h + c_proj(z)`.
+    pub(super) fn project(&mut self, layer: usize) {
+        let c_proj = &self.parameters.h[layer].attn.c_proj;
+        let Workspace { hidden, normal: z, .. } = &mut *self.work;
+        self.kernels.gemm(z, c_proj.matrix(), Epilogue::BiasAdd(&c_proj.bias), hidden);
     }
 
     /// `h ← h + c_proj(gelu(c_fc(ln_2(h))))`
-    fn mlp(&mut self, execution: &Execution) {
-        let block = &self.parameters.h[execution.layer];
+    pub(super) fn mlp(&mut self, layer: usize) {
+        let block = &self.parameters.h[layer];
         let Workspace { hidden, normal, wide, .. } = &mut *self.work;
-        let inner = &mut wide[..self.batch.rows() * self.config.n_inner];
+        let inner = &mut wide[..hidden.len() / self.config.n_embd * self.config.n_inner];
 
         layer_norm(self.kernels, self.config, &block.ln_2, hidden, normal);
         self.kernels.gemm(normal, block.mlp.c_fc.matrix(), Epilogue::BiasGelu(&block.mlp.c_fc.bias), inner);
@@ -152,6 +187,41 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         let n = branches.len() as f32;
         self.work.hidden.iter_mut().zip(&*sum).for_each(|(h, sum)| *h = sum / n);
         self.work.groups[depth] = (start, sum);
+    }
+
+    /// Begins with states from elsewhere, `rows` in all.
+    pub(super) fn take(&mut self, hidden: &[&[f32]], rows: usize) {
+        self.work.fit(self.config, rows, self.batch.slots());
+        self.kernels.gather(hidden, &mut self.work.hidden);
+    }
+
+    /// Takes the heads' outputs z, too.
+    pub(super) fn take_heads(&mut self, z: &[&[f32]]) {
+        self.kernels.gather(z, &mut self.work.normal);
+    }
+
+    /// Scores rows of final states against their targets, and the rows behind the references against those.
+    pub(super) fn score_rows(
+        &mut self,
+        rows: &[f32],
+        targets: &[u32],
+        against: Against<'_>,
+        scores: &mut Vec<RowScore>,
+        divergence: &mut Vec<f64>,
+    ) {
+        let selected = &mut self.work.selected;
+        selected.resize(rows.len());
+        layer_norm(self.kernels, self.config, &self.parameters.ln_f, rows, selected);
+        scores.clear();
+        scores.resize(targets.len(), RowScore::default());
+        divergence.clear();
+        divergence.resize(against.of.len(), 0.0);
+        let unembedding = self.parameters.unembedding();
+        if against.of.is_empty() {
+            self.kernels.cross_entropy(selected, unembedding, targets, scores);
+        } else {
+            self.kernels.cross_entropy_against(selected, unembedding, targets, against, divergence, scores);
+        }
     }
 
     /// Scores the rows of `targets`; `greatest` gets `count` of each row's logits.
@@ -195,6 +265,18 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
 
 fn layer_norm(kernels: &mut Kernels<'_, '_>, config: &Config, norm: &LayerNorm, x: &[f32], out: &mut [f32]) {
     kernels.layer_norm(x, &norm.weight, &norm.bias, config.layer_norm_epsilon as f32, out);
+}
+
+/// Moves the rows that are kept, a range of positions for each sequence, to the front.
+fn keep(rows: &mut Floats, width: usize, spans: &[KvSpan], kept: &[Range<usize>]) {
+    let mut to = 0;
+    for (span, kept) in spans.iter().zip(kept) {
+        let from = (span.first_row + kept.start) * width..(span.first_row + kept.end) * width;
+        let len = from.len();
+        rows.copy_within(from, to);
+        to += len;
+    }
+    rows.resize(to);
 }
 
 /// Zeroes one head's output at z, the input of `c_proj`: behind it the heads are mixed.

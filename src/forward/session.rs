@@ -64,12 +64,14 @@ enum Engine {
 
 /// What the last pass was asked for.
 #[derive(Default)]
-struct Found {
-    scores: Vec<RowScore>,
+pub(super) struct Found {
+    pub(super) scores: Vec<RowScore>,
     /// `[rows, as many as were wanted]`
     greatest: Vec<Candidate>,
     /// `[rows, vocab_size]`
     logits: Vec<f32>,
+    /// Nats, of the rows that are compared with others.
+    pub(super) divergence: Vec<f64>,
 }
 
 /// What a pass is asked for, besides what its tap sees.
@@ -101,6 +103,17 @@ impl Session {
             sequence: Batch::default(),
             found: Found::default(),
         })
+    }
+
+    /// What kernels run on, the model, the workspace and the results.
+    ///
+    /// # Panics
+    /// In f64, which has no kernels.
+    pub(super) fn parts(&mut self) -> (&mut Team, &Model, &mut Workspace, &mut Found) {
+        match &mut self.engine {
+            Engine::Kernels(team) => (team, &self.model, &mut self.work, &mut self.found),
+            Engine::Exact(_) => panic!("f64 has no kernels"),
+        }
     }
 
     /// The model.
@@ -145,10 +158,11 @@ impl Session {
 
     /// Anonymous memory that the session holds between passes, in bytes.
     pub fn memory(&self) -> usize {
-        let Found { scores, greatest, logits } = &self.found;
+        let Found { scores, greatest, logits, divergence } = &self.found;
         let found = scores.capacity() * size_of::<RowScore>()
             + greatest.capacity() * size_of::<Candidate>()
-            + logits.capacity() * size_of::<f32>();
+            + logits.capacity() * size_of::<f32>()
+            + divergence.capacity() * size_of::<f64>();
         let scratch = match &self.engine {
             Engine::Kernels(team) => team.scratch_bytes(),
             Engine::Exact(_) => 0,

@@ -80,7 +80,7 @@ impl Linear {
     /// The weight, `[in, out]`.
     pub fn matrix(&self) -> WeightMatrix<'_> {
         let shape = self.weight.shape();
-        WeightMatrix { data: self.weight.data(), k: shape[0], n: shape[1], layout: Layout::InOut }
+        WeightMatrix::new(self.weight.data(), shape[0], shape[1], Layout::InOut)
     }
 }
 
@@ -89,7 +89,7 @@ impl Parameters {
     pub fn unembedding(&self) -> WeightMatrix<'_> {
         let tensor = self.lm_head.as_ref().unwrap_or(&self.wte);
         let shape = tensor.shape();
-        WeightMatrix { data: tensor.data(), k: shape[1], n: shape[0], layout: Layout::OutIn }
+        WeightMatrix::new(tensor.data(), shape[1], shape[0], Layout::OutIn)
     }
 
     /// Whether the unembedding is `wte`.

@@ -8,6 +8,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 use super::error::{Fault, PlanProblem};
 use super::syntax::{Edit, LayerRange, Number};
 use super::{MAX_EXECUTIONS, PlanShape, resolve};
+use std::ops::Range;
 
 /// The order of layers that the edits make of the intact one.
 pub(super) fn apply(edits: &[Edit], shape: &PlanShape) -> Result<Vec<usize>, Fault> {
@@ -17,6 +18,19 @@ pub(super) fn apply(edits: &[Edit], shape: &PlanShape) -> Result<Vec<usize>, Fau
     let mut order = Order { layers: (0..shape.n_layer).collect(), shape };
     edits.iter().try_for_each(|edit| order.apply(edit))?;
     Ok(order.layers)
+}
+
+/// The exchanges that shuffle `n` things: Fisher–Yates from the end, as the notation defines it.
+fn shuffle(n: usize, seed: u64) -> impl Iterator<Item = (usize, usize)> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    (1..n).rev().map(move |last| (last, ((u128::from(random.next_u64()) * (last as u128 + 1)) >> 64) as usize))
+}
+
+/// The layers of a window as `shuffle` with this seed orders them.
+pub(super) fn shuffled(window: Range<usize>, seed: u64) -> Vec<usize> {
+    let mut layers: Vec<usize> = window.collect();
+    shuffle(layers.len(), seed).for_each(|(last, chosen)| layers.swap(last, chosen));
+    layers
 }
 
 struct Order<'a> {
@@ -79,10 +93,8 @@ impl Order<'_> {
             }
             Edit::Shuffle { window, seed } => {
                 let positions = self.positions(window)?;
-                let mut random = ChaCha8Rng::seed_from_u64(seed.value);
-                for last in (1..positions.len()).rev() {
-                    let chosen = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-                    self.layers.swap(positions[last], positions[chosen as usize]);
+                for (last, chosen) in shuffle(positions.len(), seed.value) {
+                    self.layers.swap(positions[last], positions[chosen]);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The execution order of a pass as plain data: which blocks run, in what order, side by side or not, with which heads
 //! zeroed. Text ([`PlanExpr`]) resolves against a model's shape to explicit steps ([`Plan`]); the forward pass walks
-//! the steps and knows nothing else. No tensors here.
+//! the steps and knows nothing else. [`Family`] writes out the corruptions that are swept over. No tensors here.
 //!
 //! # The notation
 //!
@@ -45,6 +45,7 @@ mod address;
 mod cost;
 mod edits;
 mod error;
+mod family;
 mod json;
 mod lex;
 mod parse;
@@ -65,6 +66,7 @@ use std::str::FromStr;
 pub use address::{Address, AddressError, Placed};
 pub use cost::Cost;
 pub use error::{PlanError, PlanProblem, StepError};
+pub use family::{Family, FamilyError, FamilyProblem, MAX_FAMILY_EXECUTIONS, MAX_PLANS, Member};
 pub use steps::{Execution, MAX_DEPTH, MAX_EXECUTIONS, Part, Plan, Step};
 
 /// What a plan needs to know of a model.

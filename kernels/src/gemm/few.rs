@@ -92,8 +92,8 @@ impl<A: Arithmetic> Block<'_, A> {
     #[inline(always)]
     fn with<S: Simd, E: Element>(self, s: S, b: &[E]) {
         let Block { a, columns, width, .. } = &self;
-        let (n, nr) = (self.b.n, S::NV * S::LANES);
-        assert!(self.k.end <= self.b.k && columns.end <= n && b.len() == self.b.k * n && nr <= TILE_COLUMNS);
+        let (stride, nr) = (self.b.stride, S::NV * S::LANES);
+        assert!(self.k.end <= self.b.k && columns.end <= self.b.n && self.b.is_whole() && nr <= TILE_COLUMNS);
         let mut tail = [0.0_f32; LINES * TILE_COLUMNS];
         for first in self.k.clone().step_by(LINES) {
             let lines = first..self.k.end.min(first + LINES);
@@ -109,15 +109,15 @@ impl<A: Arithmetic> Block<'_, A> {
                         // The lines' own next columns; behind their last ones, the next lines' first.
                         let ahead = BYTES_AHEAD / size_of::<E>();
                         let wraps = column + ahead >= columns.end;
-                        let ahead = if wraps { ahead + LINES * n - columns.len() } else { ahead };
+                        let ahead = if wraps { ahead + LINES * stride - columns.len() } else { ahead };
                         let ahead = if panel == 0 { Some(ahead) } else { None };
-                        let from = Source { b: b[first * n + column..].as_ptr(), stride: n, k, ahead };
+                        let from = Source { b: b[first * stride + column..].as_ptr(), stride, k, ahead };
                         // SAFETY: `k` lines of `nr` columns lie inside b.
                         unsafe { at.run::<S, A, E>(s, a.panel, from) };
                     } else {
                         if panel == 0 {
                             for (line, tail) in lines.clone().zip(tail.chunks_exact_mut(nr)) {
-                                let line = &b[line * n + column..line * n + column + wanted];
+                                let line = &b[line * stride + column..line * stride + column + wanted];
                                 tail[wanted..].fill(0.0);
                                 tail.iter_mut().zip(line).for_each(|(to, x)| *to = x.widen());
                             }

@@ -51,9 +51,10 @@ impl Lines {
         if columns.is_empty() {
             return Lines::none();
         }
-        let (first, row, stride, rows) = match b.layout {
-            Layout::InOut => (k.start * b.n + columns.start, columns.len(), b.n, k.len()),
-            Layout::OutIn => (columns.start * b.k + k.start, k.len(), b.k, columns.len()),
+        let stride = b.stride;
+        let (first, row, rows) = match b.layout {
+            Layout::InOut => (k.start * stride + columns.start, columns.len(), k.len()),
+            Layout::OutIn => (columns.start * stride + k.start, k.len(), columns.len()),
         };
         let (start, size) = match b.data {
             WeightData::F32(data) => (data.as_ptr().cast::<u8>(), 4),

@@ -57,10 +57,10 @@ pub enum Layout {
     OutIn,
 }
 
-/// A weight matrix of `k` inputs and `n` outputs.
+/// A weight matrix of `k` inputs and `n` outputs, or a part of one.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightMatrix<'a> {
-    /// `k · n` elements.
+    /// From the first element to the last.
     pub data: WeightData<'a>,
     /// Inputs: the length of the sums.
     pub k: usize,
@@ -68,6 +68,37 @@ pub struct WeightMatrix<'a> {
     pub n: usize,
     /// How they lie in memory.
     pub layout: Layout,
+    /// Elements from a row in memory to the next.
+    pub stride: usize,
+}
+
+impl<'a> WeightMatrix<'a> {
+    /// A whole matrix: `k · n` elements.
+    pub fn new(data: WeightData<'a>, k: usize, n: usize, layout: Layout) -> WeightMatrix<'a> {
+        let stride = if layout == Layout::InOut { n } else { k };
+        WeightMatrix { data, k, n, layout, stride }
+    }
+
+    /// Some of its outputs.
+    ///
+    /// # Panics
+    /// If they are none, or not all there.
+    pub fn outputs(&self, outputs: Range<usize>) -> WeightMatrix<'a> {
+        assert!(!outputs.is_empty() && outputs.end <= self.n, "outputs {outputs:?} of {}", self.n);
+        let n = outputs.len();
+        let elements = match self.layout {
+            Layout::InOut => outputs.start..(self.k - 1) * self.stride + outputs.end,
+            Layout::OutIn => outputs.start * self.stride..(outputs.end - 1) * self.stride + self.k,
+        };
+        WeightMatrix { data: self.data.slice(elements), n, ..*self }
+    }
+
+    /// Whether the elements are as many as the shape says.
+    pub(crate) fn is_whole(&self) -> bool {
+        let (rows, row) = if self.layout == Layout::InOut { (self.k, self.n) } else { (self.n, self.k) };
+        let len = rows.checked_sub(1).map_or(Some(0), |above| above.checked_mul(self.stride)?.checked_add(row));
+        self.stride >= row && len == Some(self.data.len())
+    }
 }
 
 /// What happens to a finished sum before it is stored.

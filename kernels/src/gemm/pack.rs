@@ -84,15 +84,15 @@ pub(crate) fn pack_b<S: Simd, A: Arithmetic>(
     out: &mut [f32],
 ) {
     let nr = S::NV * S::LANES;
-    assert!(k.end <= b.k && columns.end <= b.n && b.data.len() == b.k * b.n);
+    assert!(k.end <= b.k && columns.end <= b.n && b.is_whole());
     assert!(out.len() >= columns.len().next_multiple_of(nr) * A::units(k.len()));
     match (b.data, b.layout) {
-        (WeightData::F32(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
-        (WeightData::F16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
-        (WeightData::Bf16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.n, k, columns, ahead, out),
-        (WeightData::F32(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
-        (WeightData::F16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
-        (WeightData::Bf16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.k, k, columns, ahead, out),
+        (WeightData::F32(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
+        (WeightData::F16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
+        (WeightData::Bf16(data), Layout::InOut) => pack_in_out::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
+        (WeightData::F32(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
+        (WeightData::F16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
+        (WeightData::Bf16(data), Layout::OutIn) => pack_out_in::<S, A, _>(s, data, b.stride, k, columns, ahead, out),
     }
 }
 
@@ -107,7 +107,7 @@ fn pack_in_out<S: Simd, A: Arithmetic, E: Element>(
     out: &mut [f32],
 ) {
     let nr = S::NV * S::LANES;
-    let (units, total) = (A::units(k.len()), b.len() / stride);
+    let (units, total) = (A::units(k.len()), b.len().div_ceil(stride));
     let whole = columns.len() / nr * nr;
     for unit in 0..units {
         let row = k.start + unit * A::UNIT;
@@ -249,7 +249,7 @@ mod tests {
                     let mut out = vec![f32::NAN; columns.len().next_multiple_of(nr) * k.len()];
                     pack_b::<S, F32>(
                         s,
-                        &WeightMatrix { data, k: K, n: N, layout },
+                        &WeightMatrix::new(data, K, N, layout),
                         k.clone(),
                         columns.clone(),
                         Ahead { k: 16, columns: 32 },

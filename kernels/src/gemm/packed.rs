@@ -58,9 +58,9 @@ impl Carried {
     }
 }
 
-/// Room for [`multiply`] on every thread, for tasks of up to `task_rows` rows; and for `gathered` elements.
-pub(crate) fn reserve(threads: &PerThread, k: usize, task_rows: usize, gathered: usize) {
-    threads.reserve(NT * PIECE.min(k), task_rows * NT, gathered);
+/// Room for [`multiply`] on every thread, for tasks of up to `task_rows` rows; and for `gathered` and `strip` elements.
+pub(crate) fn reserve(threads: &PerThread, k: usize, task_rows: usize, gathered: usize, strip: usize) {
+    threads.reserve(NT * PIECE.min(k), task_rows * NT, gathered, strip);
 }
 
 /// A part of the product: some rows of a, some columns of b.
@@ -255,7 +255,7 @@ pub(crate) fn gemm<A: Arithmetic>(
         let k = from..b.k.min(from + step);
         let a = &pack_rows::<A>(isa, leader, a, b.k, k.clone(), packed);
         let cut = Cut::new(rows, a.panel, n, NT, threads.len());
-        reserve(threads, b.k, cut.task(0).0.len(), 0);
+        reserve(threads, b.k, cut.task(0).0.len(), 0, 0);
         leader.share(rows * k.len() * n, cut.tasks(), |task| {
             let (rows, columns) = cut.task(task);
             let finish = Then::Store(Finish { n, epilogue, out });

@@ -87,7 +87,7 @@ impl<A: Arithmetic> Outputs<'_, A> {
     #[inline(always)]
     fn with<S: Simd, E: Element>(self, s: S, b: &[E]) {
         let Outputs { a, columns, epilogue, out, .. } = self;
-        let k = self.b.k;
+        let (k, stride) = (self.b.k, self.b.stride);
         let step = S::LANES * A::UNIT;
         for column in columns.clone().step_by(S::LANES) {
             let outputs = S::LANES.min(columns.end - column);
@@ -96,24 +96,26 @@ impl<A: Arithmetic> Outputs<'_, A> {
                 let mut chain = s.splat(0.0);
                 for from in block.clone().step_by(step) {
                     let to = block.end.min(from + step);
-                    let at = column * k + from;
+                    let at = column * stride + from;
                     let mut square = [s.splat(0.0); 16];
                     let square = &mut square[..S::LANES];
                     if outputs == S::LANES && to - from == step {
-                        let rows = &b[at..at + (S::LANES - 1) * k + step];
+                        let rows = &b[at..at + (S::LANES - 1) * stride + step];
                         // Behind the end of these outputs' rows come those of the next ones.
-                        let further = if from + K_AHEAD < k { 0 } else { (S::LANES - 1) * k };
+                        let further = if from + K_AHEAD < k { 0 } else { (S::LANES - 1) * stride };
                         let coming = b.as_ptr().wrapping_add(at + K_AHEAD + further);
                         for (j, v) in square.iter_mut().enumerate() {
                             // SAFETY: `step` elements of row `j < LANES`.
-                            *v = A::along_k(s, unsafe { std::slice::from_raw_parts(rows.as_ptr().add(j * k), step) });
+                            *v = A::along_k(s, unsafe {
+                                std::slice::from_raw_parts(rows.as_ptr().add(j * stride), step)
+                            });
                             if (from * size_of::<E>()).is_multiple_of(CACHE_LINE) {
-                                s.prefetch(coming.wrapping_add(j * k).cast());
+                                s.prefetch(coming.wrapping_add(j * stride).cast());
                             }
                         }
                     } else {
                         for (j, v) in square.iter_mut().enumerate().take(outputs) {
-                            *v = A::along_k(s, &b[at + j * k..at + j * k + (to - from)]);
+                            *v = A::along_k(s, &b[at + j * stride..at + j * stride + (to - from)]);
                         }
                     }
                     s.transpose(square);

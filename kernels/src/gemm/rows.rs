@@ -138,6 +138,11 @@ impl Cut {
         Cut { rows, columns, task_rows, task_columns }
     }
 
+    /// Tasks of `task_columns` columns and all rows.
+    pub(crate) fn of_columns(rows: usize, panel: usize, columns: usize, task_columns: usize) -> Cut {
+        Cut { rows, columns, task_rows: rows.next_multiple_of(panel).max(panel), task_columns }
+    }
+
     pub(crate) fn tasks(&self) -> usize {
         self.rows.div_ceil(self.task_rows) * self.columns.div_ceil(self.task_columns)
     }

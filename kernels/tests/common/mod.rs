@@ -130,7 +130,7 @@ impl Weights {
             Elements::F16(data) => WeightData::F16(data),
             Elements::Bf16(data) => WeightData::Bf16(data),
         };
-        WeightMatrix { data, k: self.k, n: self.n, layout: self.layout }
+        WeightMatrix::new(data, self.k, self.n, self.layout)
     }
 
     /// The same values in every dtype and layout; `dense` must be exact in all.

@@ -84,7 +84,7 @@ impl Product<'_> {
 
     fn lesion(&mut self, team: &mut Team) {
         let layout = if self.transposed { Layout::OutIn } else { Layout::InOut };
-        let b = WeightMatrix { data: WeightData::F32(self.b), k: self.k, n: self.n, layout };
+        let b = WeightMatrix::new(WeightData::F32(self.b), self.k, self.n, layout);
         team.enter(|kernels| kernels.gemm(self.a, b, Epilogue::Store, self.out));
     }
 }

@@ -1,0 +1,87 @@
+//! What a sweep costs: block evaluations, which are known from the plans alone, and FLOP, which are known once a chunk's
+//! examples are.
+
+use super::schedule::{Job, Work};
+use crate::forward::{Attention, Chunk, Passage, Rows};
+use crate::model::Config;
+use std::fmt;
+
+/// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, and of an attention half all up
+/// to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct BlockEvaluations {
+    pub(super) twelfths: u64,
+}
+
+impl BlockEvaluations {
+    /// As a number.
+    pub fn blocks(self) -> f64 {
+        self.twelfths as f64 / 12.0
+    }
+}
+
+impl fmt::Display for BlockEvaluations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let divisor = [12, 6, 4, 3, 2, 1].into_iter().find(|d| self.twelfths.is_multiple_of(*d)).unwrap_or(1);
+        match (self.twelfths / 12, self.twelfths % 12) {
+            (whole, 0) => write!(f, "{whole}"),
+            (0, part) => write!(f, "{}/{}", part / divisor, 12 / divisor),
+            (whole, part) => write!(f, "{whole} {}/{}", part / divisor, 12 / divisor),
+        }
+    }
+}
+
+/// What the plans of a sweep cost on each example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweepCost {
+    /// With everything shared that can be.
+    pub shared: BlockEvaluations,
+    /// Plan by plan.
+    pub naive: BlockEvaluations,
+}
+
+impl SweepCost {
+    /// How many times fewer block evaluations there are; 1 where there are none.
+    pub fn saving(&self) -> f64 {
+        match self.shared.twelfths {
+            0 => 1.0,
+            shared => self.naive.twelfths as f64 / shared as f64,
+        }
+    }
+}
+
+/// FLOP of a job on a chunk: the multiply-adds of its matrix products, two each (see [`crate::bench`]).
+pub(super) fn job_flop(config: &Config, chunk: &Chunk, job: &Job) -> u64 {
+    let Work::Pass(Passage { attention, mlp, rows, .. }) = job.work else { return 0 };
+    let (d, inner) = (config.n_embd as u64, config.n_inner as u64);
+    let all = chunk.rows() as u64;
+    let (out, pairs) = match rows {
+        Rows::All => (all, chunk.pairs()),
+        Rows::Scored => (chunk.scored_rows() as u64, chunk.scored_pairs()),
+    };
+    let heads = 2 * d * (2 * d * all + d * out) + 4 * d * pairs;
+    let projection = 2 * d * d * out;
+    let attention = match attention {
+        Attention::None => 0,
+        Attention::Whole => heads + projection,
+        Attention::ToHeads => heads,
+        Attention::FromHeads => projection,
+    };
+    attention + if mlp { 4 * d * inner * out } else { 0 }
+}
+
+/// FLOP of scoring rows.
+pub(super) fn scored_flop(config: &Config, rows: usize) -> u64 {
+    2 * config.n_embd as u64 * config.vocab_size as u64 * rows as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twelfths_are_reduced() {
+        let printed = [0, 1, 3, 4, 8, 12, 15, 16, 20, 49_140].map(|twelfths| BlockEvaluations { twelfths }.to_string());
+        assert_eq!(printed, ["0", "1/12", "1/4", "1/3", "2/3", "1", "1 1/4", "1 1/3", "1 2/3", "4095"]);
+    }
+}

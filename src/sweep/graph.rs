@@ -1,0 +1,223 @@
+//! What many plans share. Every plan is a path of half-steps from the embedding; plans that begin alike share their path
+//! as far as they do, so that the paths form a trie. Branches of a group are paths too, from the state in which the group
+//! begins, and share what they can with any other path; where they join, the trie becomes an acyclic graph.
+//!
+//! A node is the state behind its half-step. Its identity is the state it comes from and everything that was done: the
+//! layer, the half, the zeroed heads. Attention halves that differ in zeroed heads alone share all up to the heads' outputs.
+
+use crate::plan::{Execution, Part, Plan, Step};
+use std::collections::HashMap;
+
+/// The number of a node. Parents come before their children.
+pub(super) type NodeId = u32;
+
+/// The state before any step.
+pub(super) const ROOT: NodeId = 0;
+
+/// What makes a node of the nodes it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Op {
+    /// The embedding.
+    Embed,
+    /// A whole attention half.
+    Attention { from: NodeId, layer: usize, zero_heads: Vec<usize> },
+    /// An attention half up to the heads' outputs.
+    Heads { from: NodeId, layer: usize },
+    /// An attention half from the heads' outputs on.
+    Projection { from: NodeId, heads: NodeId, layer: usize, zero_heads: Vec<usize> },
+    /// An MLP half.
+    Mlp { from: NodeId, layer: usize },
+    /// The mean of the ends of a group's branches, in their order.
+    Mean { from: Vec<NodeId> },
+}
+
+impl Op {
+    /// The nodes it comes from.
+    pub(super) fn inputs(&self) -> Vec<NodeId> {
+        match self {
+            Op::Embed => Vec::new(),
+            Op::Attention { from, .. } | Op::Heads { from, .. } | Op::Mlp { from, .. } => vec![*from],
+            Op::Projection { from, heads, .. } => vec![*from, *heads],
+            Op::Mean { from } => from.clone(),
+        }
+    }
+
+    /// What it costs, in twelfths of a block evaluation: the shares of a block's multiply-adds.
+    pub(super) fn twelfths(&self) -> u64 {
+        match self {
+            Op::Embed | Op::Mean { .. } => 0,
+            Op::Heads { .. } => 3,
+            Op::Projection { .. } => 1,
+            Op::Attention { .. } => 4,
+            Op::Mlp { .. } => 8,
+        }
+    }
+}
+
+/// The half-steps of all plans, each once.
+#[derive(Clone, Debug)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Op>,
+    /// Where each plan ends.
+    pub(super) ends: Vec<NodeId>,
+}
+
+impl Graph {
+    pub(super) fn new<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Graph {
+        let mut builder = Builder { nodes: vec![Op::Embed], known: HashMap::new() };
+        let ends: Vec<NodeId> = plans.into_iter().map(|plan| builder.sequence(ROOT, plan.steps())).collect();
+        share_heads(builder.nodes, ends)
+    }
+
+    /// In twelfths of a block evaluation.
+    pub(super) fn twelfths(&self) -> u64 {
+        self.nodes.iter().map(Op::twelfths).sum()
+    }
+}
+
+struct Builder {
+    nodes: Vec<Op>,
+    known: HashMap<Op, NodeId>,
+}
+
+impl Builder {
+    fn node(&mut self, op: Op) -> NodeId {
+        if let Some(&known) = self.known.get(&op) {
+            return known;
+        }
+        let id = self.nodes.len() as NodeId;
+        self.known.insert(op.clone(), id);
+        self.nodes.push(op);
+        id
+    }
+
+    fn sequence(&mut self, from: NodeId, steps: &[Step]) -> NodeId {
+        steps.iter().fold(from, |from, step| match step {
+            Step::Block(execution) => self.execution(from, execution),
+            Step::Group(branches) => {
+                let ends = branches.iter().map(|branch| self.sequence(from, branch)).collect();
+                self.node(Op::Mean { from: ends })
+            }
+        })
+    }
+
+    fn execution(&mut self, mut from: NodeId, execution: &Execution) -> NodeId {
+        let Execution { layer, part, zero_heads } = execution;
+        if *part != Part::Mlp {
+            from = self.node(Op::Attention { from, layer: *layer, zero_heads: zero_heads.clone() });
+        }
+        if *part != Part::Attention {
+            from = self.node(Op::Mlp { from, layer: *layer });
+        }
+        from
+    }
+}
+
+/// Divides attention halves of one state and layer that differ in their zeroed heads.
+fn share_heads(nodes: Vec<Op>, ends: Vec<NodeId>) -> Graph {
+    let mut times: HashMap<(NodeId, usize), usize> = HashMap::new();
+    for op in &nodes {
+        if let Op::Attention { from, layer, .. } = op {
+            *times.entry((*from, *layer)).or_default() += 1;
+        }
+    }
+    let mut graph = Graph { nodes: Vec::with_capacity(nodes.len()), ends };
+    let mut renamed: Vec<NodeId> = Vec::with_capacity(nodes.len());
+    let mut heads: HashMap<(NodeId, usize), NodeId> = HashMap::new();
+    for op in nodes {
+        let shared = match &op {
+            Op::Attention { from, layer, .. } if times[&(*from, *layer)] > 1 => Some((*from, *layer)),
+            _ => None,
+        };
+        let name = |id: &NodeId| renamed[*id as usize];
+        let op = match op {
+            Op::Embed => Op::Embed,
+            Op::Attention { from, layer, zero_heads } => match shared {
+                None => Op::Attention { from: name(&from), layer, zero_heads },
+                Some(key) => {
+                    let from = name(&from);
+                    let heads = *heads.entry(key).or_insert_with(|| {
+                        graph.nodes.push(Op::Heads { from, layer });
+                        (graph.nodes.len() - 1) as NodeId
+                    });
+                    Op::Projection { from, heads, layer, zero_heads }
+                }
+            },
+            Op::Mlp { from, layer } => Op::Mlp { from: name(&from), layer },
+            Op::Mean { from } => Op::Mean { from: from.iter().map(name).collect() },
+            Op::Heads { .. } | Op::Projection { .. } => unreachable!("only made here"),
+        };
+        renamed.push(graph.nodes.len() as NodeId);
+        graph.nodes.push(op);
+    }
+    graph.ends.iter_mut().for_each(|end| *end = renamed[*end as usize]);
+    graph
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{PlanExpr, PlanShape};
+
+    fn graph(plans: &[&str]) -> Graph {
+        let shape = PlanShape { n_layer: 12, n_head: 12 };
+        let plans: Vec<Plan> =
+            plans.iter().map(|text| text.parse::<PlanExpr>().unwrap().resolve(&shape).unwrap()).collect();
+        Graph::new(&plans)
+    }
+
+    fn blocks(plans: &[&str]) -> f64 {
+        graph(plans).twelfths() as f64 / 12.0
+    }
+
+    #[test]
+    fn a_common_beginning_runs_once() {
+        assert_eq!(blocks(&["0..12", "0..8", "0..5", "none"]), 12.0);
+        assert_eq!(blocks(&["0..12", "0..5,6..12"]), 12.0 + 6.0);
+        assert_eq!(blocks(&["0..12", "0..12"]), 12.0);
+        let all: Vec<String> = (0..12).map(|n| format!("drop-last {n}")).collect();
+        assert_eq!(blocks(&all.iter().map(String::as_str).collect::<Vec<_>>()), 12.0);
+    }
+
+    #[test]
+    fn halves_are_shared_as_halves() {
+        // Without the MLP of layer 3: its attention is the intact one's.
+        assert_eq!(blocks(&["0..12", "0..3,3a,4..12"]), 12.0 + 8.0);
+        assert_eq!(blocks(&["3a,3m", "3"]), 1.0);
+        let graph = graph(&["3a,3m", "3"]);
+        assert_eq!(graph.ends[0], graph.ends[1]);
+    }
+
+    #[test]
+    fn zeroed_heads_share_all_up_to_the_heads() {
+        let plans: Vec<String> = (0..12).map(|head| format!("0..5,5[zero h{head}],6..12")).collect();
+        let mut plans: Vec<&str> = plans.iter().map(String::as_str).collect();
+        // Five blocks, the heads of layer 5, then from the projection on twelve times.
+        assert_eq!(graph(&plans).twelfths(), 5 * 12 + 3 + 12 * (1 + 8 + 6 * 12));
+        plans.push("0..12");
+        assert_eq!(graph(&plans).twelfths(), 5 * 12 + 3 + 13 * (1 + 8 + 6 * 12));
+        // One alone is a whole half.
+        assert!(graph(&plans[..1]).nodes.iter().all(|op| !matches!(op, Op::Heads { .. } | Op::Projection { .. })));
+    }
+
+    #[test]
+    fn branches_share_with_other_paths() {
+        // The branches of layers 4 and 5 behind 0..4: layer 4's is the intact path's.
+        assert_eq!(blocks(&["0..12", "0..4,(4|5)"]), 12.0 + 1.0);
+        assert_eq!(blocks(&["0..2,(2|3)", "0..2,(2|3|4)", "0..2,(3|2)"]), 2.0 + 3.0);
+        let graph = graph(&["(none|0)", "(0|none)", "0"]);
+        assert_eq!(
+            graph.nodes.iter().filter(|op| matches!(op, Op::Mean { .. })).count(),
+            2,
+            "their order of sums differs"
+        );
+    }
+
+    #[test]
+    fn parents_come_first() {
+        let graph = graph(&["0..12", "0..4,((4|5),6|7a),8..12", "0..5,5[zero h1],6..12", "0..5,5[zero h2 h3],6..12"]);
+        for (id, op) in graph.nodes.iter().enumerate() {
+            assert!(op.inputs().iter().all(|&input| (input as usize) < id), "{op:?}");
+        }
+    }
+}

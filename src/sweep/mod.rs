@@ -1,0 +1,380 @@
+//! Many plans on many examples, at a cost far below one forward pass each.
+//!
+//! - `graph`: what the plans share. Every half-step that several plans have behind equal ones runs once.
+//! - `schedule`: in which order half-steps run, and which together, within a bound on memory, decided before any does.
+//! - `run`: a chunk of examples through a schedule. Half-steps that wait for the same layer, from any plans and examples,
+//!   make one batch; a plan's last step computes only the rows that are scored; plans that are finished share one unembedding.
+//! - [`Row`]: what a plan made of an example. [`Summary`] adds rows up, with confidence intervals.
+//!
+//! A result is bit for bit that of a pass over the plan alone: no row's arithmetic depends on what runs beside it.
+//! What examples mean, and where rows are kept, is left to others.
+
+mod cost;
+mod graph;
+mod row;
+mod run;
+mod schedule;
+#[cfg(all(test, feature = "mini"))]
+mod tests;
+
+pub use cost::{BlockEvaluations, SweepCost};
+pub use row::Row;
+
+use crate::forward::{Batch, Chunk, ForwardError, Precision, Session, Target};
+use crate::model::Model;
+use crate::plan::{Plan, PlanShape, StepError};
+use graph::{Graph, NodeId};
+use run::{Memory, Run, Setup, Told};
+use schedule::{Bounds, Jobs, Schedule, Size};
+use std::collections::HashMap;
+use std::ops::{ControlFlow, Range};
+use thiserror::Error;
+
+/// Rows of a batch through a layer: enough that packing weights costs little.
+const BATCH_ROWS: usize = 2048;
+
+/// Rows of one unembedding, those that others are compared with included.
+const SCORED_ROWS: usize = 4096;
+
+/// Rows of a chunk at most, where no single example is longer: what fills batches well.
+const CHUNK_ROWS: usize = 1024;
+
+/// An example: tokens, some of which are predicted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Its number, by which rows name it.
+    pub number: u64,
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// Those whose predictions are scored: never the first, which nothing precedes.
+    pub scored: Range<usize>,
+}
+
+/// What a sweep is to do besides.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepOptions {
+    /// Bytes that states, batches and their results may take. The model's weights are not counted.
+    pub memory: usize,
+    /// Whether each row gets its divergence from the intact model.
+    pub divergence: bool,
+    /// Whether each row gets the losses of its single tokens.
+    pub token_losses: bool,
+}
+
+/// Why a sweep was refused, or ended.
+#[derive(Debug, Error)]
+pub enum SweepError {
+    /// No plans.
+    #[error("a sweep needs a plan at least")]
+    NoPlans,
+    /// A plan names a layer or head that the model does not have.
+    #[error("plan {plan}: {source}")]
+    Plan {
+        /// The plan.
+        plan: Plan,
+        /// What it names.
+        source: StepError,
+    },
+    /// An example does not fit the model.
+    #[error("example {number}: {source}")]
+    Example {
+        /// Its number.
+        number: u64,
+        /// Why.
+        source: ForwardError,
+    },
+    /// An example scores nothing, or a token that is not there or that nothing precedes.
+    #[error("example {number}: tokens {}..{} of {tokens} can't be scored", scored.start, scored.end)]
+    Scored {
+        /// Its number.
+        number: u64,
+        /// What was to be scored.
+        scored: Range<usize>,
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// The budget is too small.
+    #[error("memory: {given} bytes are allowed, example {number} of {tokens} tokens needs about {needed}")]
+    Memory {
+        /// The example's number.
+        number: u64,
+        /// Its tokens.
+        tokens: usize,
+        /// The budget.
+        given: usize,
+        /// What it would take.
+        needed: usize,
+    },
+    /// f64 has no kernels that could compare distributions.
+    #[error("precision f64 gives no divergences")]
+    NoDivergence,
+    /// The forward pass refused.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+}
+
+/// What a sweep tells while it runs.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Rows of plans that are finished on some examples, in no particular order.
+    Rows(&'a [Row]),
+    /// All rows of these examples are there.
+    Examples(&'a [u64]),
+    /// FLOP that were done.
+    Flop(u64),
+}
+
+/// How a sweep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With the last example.
+    Complete,
+    /// Its caller broke off.
+    Cancelled,
+}
+
+/// Plans, and what they share.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    plans: Vec<Plan>,
+    options: SweepOptions,
+    graph: Graph,
+    jobs: Jobs,
+    intact: Option<NodeId>,
+}
+
+impl Sweep {
+    /// A sweep over `plans` for models of this shape.
+    ///
+    /// # Errors
+    /// Where there are none, or one does not fit the shape.
+    pub fn new(plans: Vec<Plan>, shape: &PlanShape, options: SweepOptions) -> Result<Sweep, SweepError> {
+        if plans.is_empty() {
+            return Err(SweepError::NoPlans);
+        }
+        for plan in &plans {
+            plan.validate(shape).map_err(|source| SweepError::Plan { plan: plan.clone(), source })?;
+        }
+        let intact = Plan::intact(shape.n_layer);
+        let mut graph = match options.divergence {
+            true => Graph::new(plans.iter().chain([&intact])),
+            false => Graph::new(&plans),
+        };
+        let intact = if options.divergence { graph.ends.pop() } else { None };
+        let jobs = Jobs::new(&graph, intact);
+        Ok(Sweep { plans, options, graph, jobs, intact })
+    }
+
+    /// The plans.
+    pub fn plans(&self) -> &[Plan] {
+        &self.plans
+    }
+
+    /// What they cost on each example. (An intact model that is only compared with is part of the shared cost.)
+    pub fn cost(&self) -> SweepCost {
+        let naive = self.plans.iter().map(|plan| 4 * plan.cost().thirds()).sum();
+        SweepCost {
+            shared: BlockEvaluations { twelfths: self.graph.twelfths() },
+            naive: BlockEvaluations { twelfths: naive },
+        }
+    }
+
+    /// FLOP that examples take.
+    ///
+    /// # Errors
+    /// Where an example can't be scored.
+    pub fn flop<'e>(&self, model: &Model, examples: impl IntoIterator<Item = &'e Example>) -> Result<u64, SweepError> {
+        let config = model.config();
+        let mut flop = 0;
+        for example in examples {
+            let chunk = chunk_of(model, std::slice::from_ref(example))?;
+            flop += self.jobs.jobs.iter().map(|job| cost::job_flop(config, &chunk, job)).sum::<u64>();
+            flop += cost::scored_flop(config, chunk.scored_rows() * self.finished());
+        }
+        Ok(flop)
+    }
+
+    /// Plans that end on the way of the intact model, itself included, where it is compared with.
+    fn early_ends(&self) -> usize {
+        let Some(intact) = self.intact else { return 0 };
+        let way: Vec<NodeId> = self.jobs.path(intact).iter().map(|&job| self.jobs.jobs[job as usize].to).collect();
+        let mut ends: Vec<NodeId> = self.graph.ends.iter().copied().chain([intact]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.iter().filter(|end| **end == graph::ROOT || way.contains(end)).count()
+    }
+
+    /// Different ends of plans.
+    fn finished(&self) -> usize {
+        let mut ends = self.graph.ends.clone();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.len()
+    }
+
+    /// Runs all plans on all examples, in chunks of them. `done` says which rows (plan, example) are not wanted, for they
+    /// are there; they may come all the same. `tell` may break off.
+    ///
+    /// # Errors
+    /// Where an example does not fit the model or the memory.
+    pub fn run(
+        &self,
+        session: &mut Session,
+        examples: impl IntoIterator<Item = Example>,
+        done: &dyn Fn(usize, u64) -> bool,
+        tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Ended, SweepError> {
+        let exact = session.precision() == Precision::F64;
+        if exact && self.options.divergence {
+            return Err(SweepError::NoDivergence);
+        }
+        let chunk_rows = if exact { 1 } else { self.chunk_rows(session) };
+        let mut memory = Memory::default();
+        let mut examples = examples.into_iter().peekable();
+        let mut waiting: Vec<Example> = Vec::new();
+        while let Some(example) = examples.next() {
+            waiting.push(example);
+            let rows: usize = waiting.iter().map(|example| example.ids.len()).sum();
+            let next = examples.peek().map_or(usize::MAX, |next| next.ids.len());
+            if rows.saturating_add(next) <= chunk_rows {
+                continue;
+            }
+            let numbers: Vec<u64> = waiting.iter().map(|example| example.number).collect();
+            let plans: Vec<usize> =
+                (0..self.plans.len()).filter(|&plan| numbers.iter().any(|&number| !done(plan, number))).collect();
+            let flow = if plans.is_empty() {
+                ControlFlow::Continue(())
+            } else if exact {
+                self.one_by_one(session, &waiting, &plans, tell)?
+            } else if plans.len() < self.plans.len() {
+                let left = plans.iter().map(|&plan| self.plans[plan].clone()).collect();
+                let sweep = Sweep::new(left, &session.model().plan_shape(), self.options)?;
+                sweep.chunk(session, &waiting, &plans, &mut memory, tell)?
+            } else {
+                self.chunk(session, &waiting, &plans, &mut memory, tell)?
+            };
+            if flow.is_break() || tell(Event::Examples(&numbers)).is_break() {
+                return Ok(Ended::Cancelled);
+            }
+            waiting.clear();
+        }
+        Ok(Ended::Complete)
+    }
+
+    /// Runs a chunk; `names` are the numbers that plans have in rows.
+    fn chunk(
+        &self,
+        session: &mut Session,
+        examples: &[Example],
+        names: &[usize],
+        memory: &mut Memory,
+        tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, SweepError> {
+        let chunk = chunk_of(session.model(), examples)?;
+        let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
+        let too_small = |needed| SweepError::Memory {
+            number: examples[0].number,
+            tokens: examples[0].ids.len(),
+            given: self.options.memory,
+            needed,
+        };
+        let mut plans_at: HashMap<NodeId, Vec<usize>> = HashMap::new();
+        for (end, &name) in self.graph.ends.iter().zip(names) {
+            plans_at.entry(*end).or_default().push(name);
+        }
+        let first = self.intact.map_or_else(Vec::new, |intact| self.jobs.path(intact));
+        let MemoryPlan { bounds, plans_at_once, fixed, slot } = self.memory_plan(session, &chunk);
+        let schedule =
+            Schedule::new(&self.jobs, size, bounds, &first).map_err(|_| too_small(fixed + self.jobs.slots() * slot))?;
+        let setup = Setup {
+            jobs: &self.jobs,
+            plans_at: &plans_at,
+            intact: self.intact,
+            token_losses: self.options.token_losses,
+            plans_at_once,
+            plans_waiting: plans_at_once.max(self.early_ends()),
+        };
+        let numbers: Vec<u64> = examples.iter().map(|example| example.number).collect();
+        let mut tell = |told: Told<'_>| match told {
+            Told::Rows(rows) => tell(Event::Rows(rows)),
+            Told::Flop(flop) => tell(Event::Flop(flop)),
+        };
+        Ok(Run::new(&setup, session, &chunk, &numbers, &schedule, memory).run(&mut tell))
+    }
+
+    /// Rows of a chunk: as many as let a depth-first run keep its states in half of the memory.
+    fn chunk_rows(&self, session: &Session) -> usize {
+        let row = session.model().config().n_embd * size_of::<f32>();
+        (self.options.memory / 2 / (row * self.jobs.slots())).clamp(1, CHUNK_ROWS)
+    }
+
+    /// How memory is divided for a chunk: the largest batches that leave room for the states of one and of a depth-first
+    /// run behind it; the smallest, if none do.
+    fn memory_plan(&self, session: &Session, chunk: &Chunk) -> MemoryPlan {
+        let row = session.model().config().n_embd * size_of::<f32>();
+        let (scored, slot) = (chunk.scored_rows(), chunk.rows() * row);
+        let references = if self.intact.is_some() { scored } else { 0 };
+        let plan = |shift: u32| {
+            let batch = (BATCH_ROWS >> shift).max(chunk.rows());
+            let copies = batch / chunk.rows();
+            let plans_at_once = ((SCORED_ROWS >> shift).saturating_sub(references) / scored).max(1);
+            let waiting = plans_at_once.max(self.early_ends()) * scored + references;
+            let scoring = session.scoring_bytes(plans_at_once * scored + references, references) + waiting * row;
+            let fixed = session.passage_bytes(batch, copies * chunk.slots()) + scoring;
+            let slots = self.options.memory.saturating_sub(fixed) / slot;
+            (
+                slots >= self.jobs.slots() + copies,
+                MemoryPlan { bounds: Bounds { slots, batch }, plans_at_once, fixed, slot },
+            )
+        };
+        let smallest = BATCH_ROWS.ilog2();
+        let fitting = (0..smallest).map(plan).find(|(fits, _)| *fits);
+        fitting.unwrap_or_else(|| plan(smallest)).1
+    }
+
+    /// Plan by plan, in f64.
+    fn one_by_one(
+        &self,
+        session: &mut Session,
+        examples: &[Example],
+        plans: &[usize],
+        tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, SweepError> {
+        for example in examples {
+            // The same checks as those of a chunk.
+            chunk_of(session.model(), std::slice::from_ref(example))?;
+            let batch = Batch::new([&example.ids[..example.scored.end - 1]]);
+            let targets: Vec<Target> =
+                example.scored.clone().map(|i| Target { row: i - 1, id: example.ids[i] }).collect();
+            for &plan in plans {
+                let scores = session.score(&self.plans[plan], &batch, &targets)?;
+                let row = Row::new(plan, example.number, scores, None, self.options.token_losses);
+                if tell(Event::Rows(&[row])).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// How memory is divided.
+struct MemoryPlan {
+    bounds: Bounds,
+    plans_at_once: usize,
+    /// Bytes besides the states'.
+    fixed: usize,
+    /// Bytes of a state.
+    slot: usize,
+}
+
+fn chunk_of(model: &Model, examples: &[Example]) -> Result<Chunk, SweepError> {
+    for Example { number, ids, scored } in examples {
+        if scored.start == 0 || scored.is_empty() || scored.end > ids.len() {
+            return Err(SweepError::Scored { number: *number, scored: scored.clone(), tokens: ids.len() });
+        }
+        let alone = Chunk::new([(&ids[..], scored.clone())]);
+        alone.check(model).map_err(|source| SweepError::Example { number: *number, source })?;
+    }
+    Ok(Chunk::new(examples.iter().map(|example| (&example.ids[..], example.scored.clone()))))
+}
