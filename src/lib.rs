@@ -11,6 +11,7 @@ pub mod model;
 pub mod plan;
 mod shortcuts;
 pub mod sweep;
+pub mod tasks;
 pub mod weights;
 
 pub use shortcuts::Error;
