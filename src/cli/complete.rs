@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 
 use lesion::forward::{self, Completion, Finish, Sampling, Session};
+use lesion::measure::Number;
 use lesion::measure::{self, LossSummary};
 use serde::Serialize;
 
 use super::args::Complete;
 use super::failure::{Exit, Failure, Result};
-use super::output::{Number, Output, SCHEMA_VERSION, note, numbers, shown};
+use super::output::{Output, SCHEMA_VERSION, note, numbers, shown};
 use super::resolve::{self, Input, NamedPlan};
 use super::{forward_failure, measure_failure, model, signals};
 

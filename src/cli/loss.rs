@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use lesion::forward::{Session, SessionOptions};
+use lesion::measure::Number;
 use lesion::measure::{self, Answered, LossSummary, Windows};
 use lesion::model::Model;
 use serde::Serialize;
 
 use super::args::{Loss, Measure};
 use super::failure::{Exit, Failure, Result};
-use super::output::{Number, Output, SCHEMA_VERSION, numbers, shown, table};
+use super::output::{Output, SCHEMA_VERSION, numbers, shown, table};
 use super::resolve::{self, Input, NamedPlan, given_or_stdin, within_context};
 use super::{measure_failure, model, signals};
 

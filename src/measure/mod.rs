@@ -6,11 +6,13 @@
 mod answer;
 mod error;
 mod loss;
+mod number;
 mod seed_compat;
 mod windows;
 
 pub use answer::{Answered, answer_losses};
 pub use error::MeasureError;
 pub use loss::{LossSummary, token_losses};
+pub use number::Number;
 pub use seed_compat::seed_compat_loss;
 pub use windows::{Windows, windowed_losses};

@@ -11,14 +11,18 @@
 
 mod cost;
 mod graph;
+mod results;
 mod row;
 mod run;
 mod schedule;
+mod tally;
 #[cfg(all(test, feature = "mini"))]
 mod tests;
 
 pub use cost::{BlockEvaluations, SweepCost};
+pub use results::{ExampleDigest, Results, ResultsError};
 pub use row::Row;
+pub use tally::{Estimate, Summary, Tally};
 
 use crate::forward::{Batch, Chunk, ForwardError, Precision, Session, Target};
 use crate::model::Model;

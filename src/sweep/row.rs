@@ -10,11 +10,11 @@ pub struct Row {
     /// The number of the example.
     pub example: u64,
     /// Scored tokens.
-    pub tokens: usize,
+    pub tokens: u32,
     /// `−ln p` of the tokens, summed.
     pub nll: f64,
     /// Tokens that are the likeliest in their place.
-    pub top1: usize,
+    pub top1: u32,
     /// How many tokens are likelier than the first scored one, in its place.
     pub first_rank: u32,
     /// Entropy of the predictions, summed.
@@ -22,7 +22,7 @@ pub struct Row {
     /// `KL(intact ‖ plan)` of the predictions, summed, where it was asked for.
     pub divergence: Option<f64>,
     /// Tokens whose loss is NaN or infinite.
-    pub non_finite: usize,
+    pub non_finite: u32,
     /// `−ln p` of each token, where it was asked for.
     pub token_nll: Vec<f64>,
 }
@@ -41,13 +41,13 @@ impl Row {
         Row {
             plan,
             example,
-            tokens: scores.len(),
+            tokens: scores.len() as u32,
             nll: sum(&RowScore::nll),
-            top1: scores.iter().filter(finite).filter(|score| score.rank == 0).count(),
+            top1: scores.iter().filter(finite).filter(|score| score.rank == 0).count() as u32,
             first_rank: scores.first().map_or(0, |score| score.rank),
             entropy: sum(&|score| score.entropy),
             divergence: divergence.map(|all| all.iter().fold(0.0, |sum, x| sum + x)),
-            non_finite: scores.iter().filter(|score| !score.nll().is_finite()).count(),
+            non_finite: scores.iter().filter(|score| !score.nll().is_finite()).count() as u32,
             token_nll: if token_losses { scores.iter().map(RowScore::nll).collect() } else { Vec::new() },
         }
     }

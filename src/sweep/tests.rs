@@ -94,7 +94,7 @@ fn alone(session: &mut Session, plan: &Plan, example: &Example) -> Row {
 fn same(a: &Row, b: &Row) -> bool {
     let bits = |row: &Row| {
         let mut bits: Vec<u64> = [row.nll, row.entropy].iter().chain(&row.token_nll).map(|x| x.to_bits()).collect();
-        bits.extend([row.tokens as u64, row.top1 as u64, u64::from(row.first_rank), row.non_finite as u64]);
+        bits.extend([row.tokens, row.top1, row.first_rank, row.non_finite].map(u64::from));
         bits
     };
     bits(a) == bits(b)

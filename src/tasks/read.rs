@@ -155,12 +155,22 @@ mod tests {
     fn pairs_come_one_a_line() {
         let lines = "{\"prompt\": \"p\", \"answer\": \"q\"}\n\n{\"prompt\": \"r\", \"answer\": \"s\", \"task\": \"t\", \"join\": \"\"}\n{\"prompt\": \"u\", \"answer\": \"v\"}";
         let read = read_pairs(lines.as_bytes(), "p.jsonl", "pairs").unwrap();
-        assert_eq!(read.iter().map(|task| (task.name.as_str(), task.questions.len())).collect::<Vec<_>>(), [("pairs", 2), ("t", 1)]);
+        assert_eq!(
+            read.iter().map(|task| (task.name.as_str(), task.questions.len())).collect::<Vec<_>>(),
+            [("pairs", 2), ("t", 1)]
+        );
         assert_eq!(read[1].questions[0].answer, "s");
         let refused = |lines: &[u8]| read_pairs(lines, "p.jsonl", "pairs").unwrap_err().to_string();
         assert_eq!(refused(b"\n"), "p.jsonl: it has no pairs");
         assert_eq!(refused(b"\xff"), "p.jsonl: not UTF-8 at byte 0");
-        assert!(refused(b"{\"prompt\": \"p\", \"answer\": \"q\"}\n{\"prompt\"").starts_with("p.jsonl, line 2: EOF"), "{}", refused(b"{"));
-        assert_eq!(refused(b"{\"prompt\": \"p\", \"answer\": \"\"}"), "p.jsonl, line 1: task `pairs`, example 0: the answer is empty");
+        assert!(
+            refused(b"{\"prompt\": \"p\", \"answer\": \"q\"}\n{\"prompt\"").starts_with("p.jsonl, line 2: EOF"),
+            "{}",
+            refused(b"{")
+        );
+        assert_eq!(
+            refused(b"{\"prompt\": \"p\", \"answer\": \"\"}"),
+            "p.jsonl, line 1: task `pairs`, example 0: the answer is empty"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::output::Number;
+use lesion::measure::Number;
 
 /// What came of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

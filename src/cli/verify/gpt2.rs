@@ -14,8 +14,8 @@ use crate::cli::args::{ModelArgs, Verify};
 use crate::cli::complete::not_a_number;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::model::{self, model_failure};
-use crate::cli::output::Number;
 use crate::cli::{forward_failure, measure_failure, signals};
+use lesion::measure::Number;
 
 /// The recorded runs.
 const SEED: &str = "gpt2 (recorded runs)";

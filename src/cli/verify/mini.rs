@@ -10,8 +10,8 @@ use std::ops::ControlFlow;
 use super::compare::{Check, Status, first_difference, max_abs_error, ranking, within};
 use crate::cli::failure::Result;
 use crate::cli::model::model_failure;
-use crate::cli::output::Number;
 use crate::cli::{forward_failure, measure_failure, signals};
+use lesion::measure::Number;
 
 const REFERENCE: &str = "mini (Hugging Face, f64)";
 

@@ -5,11 +5,12 @@ mod gpt2;
 mod mini;
 
 use lesion::forward::Precision;
+use lesion::measure::Number;
 use serde::Serialize;
 
 use super::args::{Verify, VerifyOnly};
 use super::failure::{Exit, Failure, Result};
-use super::output::{Number, Output, SCHEMA_VERSION, shown, table};
+use super::output::{Output, SCHEMA_VERSION, shown, table};
 use super::{resolve, signals};
 use compare::{Check, Status, nan_max};
 
