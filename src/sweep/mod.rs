@@ -15,6 +15,7 @@ mod results;
 mod row;
 mod run;
 mod schedule;
+mod search;
 mod tally;
 #[cfg(all(test, feature = "mini"))]
 mod tests;
@@ -22,6 +23,7 @@ mod tests;
 pub use cost::{BlockEvaluations, SweepCost};
 pub use results::{ExampleDigest, Results, ResultsError};
 pub use row::Row;
+pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};
 pub use tally::{Estimate, Summary, Tally};
 
 use crate::forward::{Batch, Chunk, ForwardError, Precision, Session, Target};
