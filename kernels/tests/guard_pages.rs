@@ -8,7 +8,7 @@ mod common;
 use common::*;
 use half::{bf16, f16};
 use lesion_kernels::{
-    Dtype, Epilogue, HeadShape, KvSpan, KvStore, Layout, RowScore, WeightData, WeightMatrix, reference,
+    Dtype, Epilogue, HeadShape, KvSpan, KvStore, Layout, Precision, RowScore, Team, WeightData, WeightMatrix, reference,
 };
 
 /// Which end of a slice lies against an inaccessible page.
@@ -132,6 +132,40 @@ fn gemm() {
                                 "{m}×{k}×{n} {side:?} {dtype:?} {layout:?}"
                             );
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of a matrix only the elements of a view are there: from its first row's first to its last row's last.
+#[test]
+fn gemm_of_some_outputs() {
+    let mut rng = Rng(55);
+    let [mut a_at, mut b_at, mut out_at] = [1 << 20, 1 << 20, 1 << 18].map(Guarded::new);
+    let pairs = single_threads().into_iter().map(|team| team.with_precision(Precision::Bf16Pairs));
+    let mut teams: Vec<Team> = single_threads().into_iter().chain(pairs).collect();
+    for team in &mut teams {
+        for m in [1, 2, 5, 16, 48, 49, 120] {
+            for n in [1, 2, 15, 31, 32, 33, 63, 65, 127, 128, 129, 150].into_iter().skip(m % thin()).step_by(thin()) {
+                let k = rng.pick(&[1, 2, 3, 7, 16, 17, 33, 255, 257, 300]);
+                let beside = rng.pick(&[1, 7, 32, 200]);
+                let (a, sums) = (rng.short(m * k), vec![1.0_f32; m * n]);
+                for layout in LAYOUTS {
+                    let (lines, line) = if layout == Layout::InOut { (k, n) } else { (n, k) };
+                    let stride = line + beside;
+                    let elements = rng.short((lines - 1) * stride + line);
+                    for (side, dtype) in SIDES.into_iter().flat_map(|side| DTYPES.map(|dtype| (side, dtype))) {
+                        let data = place_weights(&mut b_at, &elements, dtype, side);
+                        let b = WeightMatrix { data, k, n, layout, stride };
+                        let (a, out) = (&*a_at.place(&a, side), out_at.place(&sums, side));
+                        team.enter(|kernels| kernels.gemm(a, b, Epilogue::Store, out));
+                        let sum: f64 = (0..k).map(|i| f64::from(a[i]) * reference::weight(&b, i, n - 1)).sum();
+                        assert!(
+                            (f64::from(out[n - 1]) - sum).abs() < 1e-3,
+                            "{m}×{k}×{n} {side:?} {dtype:?} {layout:?}"
+                        );
                     }
                 }
             }
