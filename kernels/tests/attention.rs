@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use lesion_kernels::{HeadShape, Isa, KvSpan, KvStore, TILE, Team, reference};
+use lesion_kernels::{Columns, HeadShape, Isa, KvSpan, KvStore, TILE, Team, reference};
+use std::ops::Range;
 
 /// One sequence of `[tokens, 3 · width]` and its f64 result with gates.
 struct Sequence {
@@ -260,6 +261,92 @@ fn nothing_of_a_later_token_reaches_an_earlier_row() {
                     let own = &got[token * width..(token + 1) * width];
                     failures.check(own.iter().all(|z| !z.is_finite()), || format!("{what}: hidden in its own row"));
                 }
+            }
+        }
+    }
+    failures.report();
+}
+
+/// A range of the tokens of a sequence: its end, its middle, all, one, none.
+fn some_of(rng: &mut Rng, tokens: usize) -> Range<usize> {
+    let (a, b) = (rng.below(tokens + 1), rng.below(tokens + 1));
+    let (from, to) = rng.pick(&[(a, tokens), (a.min(b), a.max(b)), (0, tokens), (tokens - 1, tokens), (a, a)]);
+    from..to
+}
+
+/// Keys and values of all rows are stored, in two goes; then some rows of each sequence ask, laid out in a way of their own.
+#[test]
+fn rows_that_ask_alone_get_the_bits_they_get_among_all() {
+    let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(27));
+    for round in 0..if cfg!(miri) { 2 } else { 60_usize.div_ceil(thin()) } {
+        let shape = HeadShape { heads: rng.size(4), head_dim: rng.size(70) };
+        let width = shape.width();
+        let sequences: Vec<Sequence> = (0..1 + rng.below(4))
+            .map(|_| {
+                let tokens = rng.size(LONGEST);
+                Sequence::new(&mut rng, shape, tokens)
+            })
+            .collect();
+        let asking: Vec<Range<usize>> = sequences.iter().map(|s| some_of(&mut rng, s.tokens)).collect();
+        let pasts: Vec<usize> = sequences.iter().map(|s| rng.below(s.tokens + 1)).collect();
+        let slots: Vec<usize> = sequences
+            .iter()
+            .scan(0, |next, s| {
+                let slot = *next;
+                *next += s.tokens.next_multiple_of(TILE) + TILE * (s.tokens % 2);
+                Some(slot)
+            })
+            .collect();
+        // Keys and values by themselves, or where `c_attn` puts them; queries by themselves, or amid other columns.
+        let (alone, amid) = (rng.below(2) == 0, rng.below(20));
+        for team in &mut teams {
+            let what = format!("round {round} {shape:?} {} {} threads", team.isa(), team.threads());
+            let whole: Vec<Vec<f32>> = sequences.iter().map(|s| s.run(team, &[s.tokens])).collect();
+            let mut store = KvStore::new(shape, sequences.iter().map(|s| s.tokens + 2 * TILE).sum());
+            for (from, to) in [(&vec![0; pasts.len()], &pasts), (&pasts, &sequences.iter().map(|s| s.tokens).collect())]
+            {
+                let (mut kv, mut spans, mut first_row) = (Vec::new(), Vec::new(), 0);
+                for (i, s) in sequences.iter().enumerate() {
+                    let rows = to[i] - from[i];
+                    spans.push(KvSpan { first_row, rows, past: from[i], slot: slots[i] });
+                    for row in s.qkv[from[i] * s.row()..to[i] * s.row()].chunks_exact(s.row()) {
+                        kv.extend(&row[if alone { width } else { 0 }..]);
+                    }
+                    first_row += rows;
+                }
+                let kv = Columns {
+                    data: &kv,
+                    stride: if alone { 2 * width } else { 3 * width },
+                    first: if alone { 0 } else { width },
+                };
+                team.enter(|kernels| kernels.remember(shape, kv, &spans, &mut store));
+            }
+            let (mut q, mut spans) = (Vec::new(), Vec::new());
+            let stride = width + amid + amid / 2;
+            for (i, s) in sequences.iter().enumerate() {
+                // Rows of nobody, then those that ask.
+                q.extend(vec![f32::NAN; i % 2 * stride]);
+                spans.push(KvSpan {
+                    first_row: q.len() / stride,
+                    rows: asking[i].len(),
+                    past: asking[i].start,
+                    slot: slots[i],
+                });
+                for row in s.qkv[asking[i].start * s.row()..asking[i].end * s.row()].chunks_exact(s.row()) {
+                    q.extend(vec![f32::NAN; amid]);
+                    q.extend(&row[..width]);
+                    q.extend(vec![f32::NAN; amid / 2]);
+                }
+            }
+            let mut z = vec![7.5; q.len() / stride * width];
+            let (kept, q) = (store.clone(), Columns { data: &q, stride, first: amid });
+            team.enter(|kernels| kernels.attend(shape, sequences[0].scale, q, &spans, &kept, &mut z));
+            for (i, span) in spans.iter().enumerate() {
+                let got = &z[span.first_row * width..(span.first_row + span.rows) * width];
+                let want = &whole[i][asking[i].start * width..asking[i].end * width];
+                failures.same(got, want, format_args!("{what}, rows {:?} of sequence {i}", asking[i]));
+                let gap = &z[(span.first_row - i % 2) * width..span.first_row * width];
+                failures.check(gap.iter().all(|&x| x == 7.5), || format!("{what}: rows of no span were written"));
             }
         }
     }

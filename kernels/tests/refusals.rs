@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use lesion_kernels::{
-    Dtype, Epilogue, HeadShape, Isa, Kernels, KvSpan, KvStore, Layout, RowScore, Team, TeamError, WeightData,
+    Columns, Dtype, Epilogue, HeadShape, Isa, Kernels, KvSpan, KvStore, Layout, RowScore, Team, TeamError, WeightData,
     WeightMatrix,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,6 +77,49 @@ fn attention_refuses_spans_that_leave_the_batch_or_the_store_or_overlap() {
     assert!(attention(shape, 4, &[KvSpan { past: usize::MAX - 3, ..span }]).contains("store"));
     assert!(attention(shape, 4, &[KvSpan { first_row: usize::MAX - 1, ..span }]).contains("batch"));
     assert!(attention(shape, 4, &[KvSpan { rows: usize::MAX, ..span }]).contains("attention"));
+}
+
+/// The two halves of attention: matrices of which some columns are meant.
+#[test]
+fn attention_refuses_columns_that_are_not_there() {
+    let shape = HeadShape { heads: 2, head_dim: 3 };
+    let data = [0.0; 48];
+    let span = KvSpan { first_row: 0, rows: 3, past: 0, slot: 0 };
+    let remember = |stride: usize, first: usize, span: KvSpan| {
+        refusal(|kernels| {
+            let kv = Columns { data: &data, stride, first };
+            kernels.remember(shape, kv, &[span], &mut KvStore::new(shape, 16));
+        })
+    };
+    // Three rows of 16 columns, of which keys and values take 12.
+    for (stride, first) in [(16, 5), (11, 0), (0, 0), (16, usize::MAX), (16, usize::MAX - 11), (usize::MAX, 0), (13, 0)]
+    {
+        assert!(remember(stride, first, span).contains("keys and values"), "stride {stride}, first {first}");
+    }
+    assert!(remember(16, 4, KvSpan { rows: 4, ..span }).contains("batch"));
+    assert!(remember(16, 4, KvSpan { past: 14, ..span }).contains("store"));
+    assert!(remember(12, 0, KvSpan { first_row: 2, ..span }).contains("batch"));
+    let attend = |stride: usize, first: usize, scale: f32, span: KvSpan, z: usize| {
+        refusal(|kernels| {
+            let q = Columns { data: &data, stride, first };
+            kernels.attend(shape, scale, q, &[span], &KvStore::new(shape, 16), &mut vec![0.0; z]);
+        })
+    };
+    for (stride, first) in [(16, 11), (5, 0), (0, 0), (16, usize::MAX), (16, usize::MAX - 5), (usize::MAX, 0), (7, 0)] {
+        assert!(attend(stride, first, 1.0, span, 18).contains("queries"), "stride {stride}, first {first}");
+    }
+    for scale in [0.0, -1.0, f32::NAN] {
+        assert!(attend(16, 0, scale, span, 18).contains("scale"));
+    }
+    assert!(attend(16, 0, 1.0, span, 17).contains("queries and z"));
+    assert!(attend(16, 0, 1.0, KvSpan { rows: 4, ..span }, 18).contains("batch"));
+    assert!(attend(16, 0, 1.0, KvSpan { past: 14, ..span }, 18).contains("store"));
+    assert!(attend(16, 0, 1.0, KvSpan { slot: 3, ..span }, 18).contains("whole tile"));
+    // A store that was made for another shape, or not at all, has other slots.
+    let message = refusal(|kernels| {
+        kernels.attend(shape, 1.0, Columns::all(&data, 6), &[span], &KvStore::default(), &mut [0.0; 48]);
+    });
+    assert!(message.contains("0 slots"), "{message}");
 }
 
 #[test]
