@@ -32,12 +32,13 @@ pub(crate) fn scatter(
     into: &mut [f32],
     copies: &[(Range<usize>, Range<usize>)],
 ) {
+    let inside = |range: &Range<usize>, len: usize| range.start <= range.end && range.end <= len;
+    let fits = |(of, to): &(_, _)| inside(of, from.len()) && inside(to, into.len()) && of.len() == to.len();
+    assert!(copies.iter().all(fits), "scatter: ranges lie outside or differ in length");
     let mut places: Vec<&Range<usize>> = copies.iter().map(|(_, to)| to).collect();
-    places.sort_unstable_by_key(|to| to.start);
-    let apart = places.windows(2).all(|pair| pair[0].end <= pair[1].start);
-    let inside = places.iter().all(|to| to.start <= to.end && to.end <= into.len());
-    let fits = copies.iter().all(|(from, to)| from.len() == to.len());
-    assert!(apart && inside && fits, "scatter: places overlap, lie outside or have another length");
+    // Behind an empty one, which covers nothing, may come another that begins there.
+    places.sort_unstable_by_key(|to| (to.start, to.end));
+    assert!(places.windows(2).all(|pair| pair[0].end <= pair[1].start), "scatter: places overlap");
     let elements: usize = copies.iter().map(|(from, _)| from.len()).sum();
     let shared = SharedOut::new(into);
     leader.share(WORK * elements, copies.len(), |i| {

@@ -7,6 +7,7 @@ use lesion_kernels::{
     Columns, Dtype, Epilogue, HeadShape, Isa, Kernels, KvSpan, KvStore, Layout, RowScore, Team, TeamError, WeightData,
     WeightMatrix,
 };
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const HUGE: usize = 1 << (usize::BITS - 1);
@@ -135,6 +136,48 @@ fn cross_entropy_refuses_targets_behind_the_vocabulary() {
     assert!(score(4, &[0, 1], 1).contains("out"));
     let mut team = Team::new(Isa::best(), 1).unwrap();
     team.enter(|kernels| kernels.cross_entropy(&[], matrix(&[1.0; 6], 2, 3), &[], &mut []));
+}
+
+#[test]
+fn gather_refuses_pieces_of_another_length() {
+    let gather = |pieces: &[&[f32]], out: usize| refusal(|kernels| kernels.gather(pieces, &mut vec![0.0; out]));
+    assert!(gather(&[], 1).contains("gather"));
+    assert!(gather(&[&[1.0; 3], &[1.0; 2]], 4).contains("gather"));
+    assert!(gather(&[&[1.0; 3], &[1.0; 2]], 6).contains("gather"));
+    assert!(gather(&[&[1.0; 3]], 0).contains("gather"));
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "they are what is refused")]
+fn scatter_refuses_places_that_overlap_and_ranges_that_are_not_there() {
+    let bad: [&[(Range<usize>, Range<usize>)]; 13] = [
+        &[(0..2, 0..2), (2..4, 1..3)],
+        &[(2..4, 1..3), (0..2, 0..2)],
+        &[(0..1, 3..4), (0..1, 3..4)],
+        &[(0..6, 0..6), (0..1, 2..3)],
+        &[(0..2, 0..3)],
+        &[(0..3, 0..2)],
+        &[(0..2, 5..7)],
+        &[(5..7, 0..2)],
+        &[(0..2, usize::MAX - 1..usize::MAX)],
+        &[(usize::MAX - 2..usize::MAX, 0..2)],
+        // Lengths of 0 all of them.
+        &[(3..1, 0..0)],
+        &[(0..0, 3..1)],
+        &[(0..0, 7..7)],
+    ];
+    for copies in bad {
+        let message = refusal(|kernels| kernels.scatter(&[1.0; 6], &mut [0.0; 6], copies));
+        assert!(message.contains("scatter"), "{copies:?}: {message}");
+    }
+    // Nothing is written of copies of which one is refused.
+    let mut into = [0.0; 6];
+    let refused = catch_unwind(AssertUnwindSafe(|| {
+        Team::new(Isa::best(), 1)
+            .unwrap()
+            .enter(|kernels| kernels.scatter(&[1.0; 6], &mut into, &[(0..1, 0..1), (6..7, 1..2)]));
+    }));
+    assert!(refused.is_err() && into == [0.0; 6]);
 }
 
 #[test]
