@@ -1,7 +1,7 @@
 //! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, the entropy and the greatest
 //! logits, in one pass over tiles of the vocabulary. The logits are never stored.
 
-use crate::divergence::{Against, Compared};
+use crate::divergence::{self, Against, Compared};
 use crate::gemm::arithmetic::Arithmetic;
 use crate::gemm::packed::{Chunk, Part, Then, multiply, reserve};
 use crate::gemm::rows::{Cut, PackedRows, pack_rows};
@@ -137,7 +137,7 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
                 let apart: f64 = partials.iter().map(|p| f64::from(p.apart)).sum();
                 let reference = against.log_sum_exp[against.of[row - references] as usize];
                 // SAFETY: as above.
-                unsafe { *divergence.at(row - references) = apart + (score.log_sum_exp - reference) };
+                unsafe { *divergence.at(row - references) = divergence::of_sum(apart, reference, score.log_sum_exp) };
             }
             // SAFETY: as above.
             let greatest = unsafe { std::slice::from_raw_parts_mut(greatest.at(row * count), count) };

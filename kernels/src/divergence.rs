@@ -1,5 +1,10 @@
 //! How far rows' distributions over the vocabulary are from those of reference rows: the Kullback–Leibler divergence
 //! `KL(reference ‖ row) = Σ p (ln p − ln q)`, taken up in the cross-entropy's pass over the logits, strip by strip.
+//!
+//! With `ln p = l − L` and `ln q = m − M` it is `Σ p·(l − m) + (M − L)`: the pass takes up the sum, for the row's own
+//! log-sum-exp `M` is known at its end only. `L` must be known before. The sum is in f32, as logits are: it takes `p` with
+//! `L` rounded, which the end makes good ([`of_sum`]), and a `p` below f32's least is 0 and weighs nothing, even where the
+//! row has −∞.
 
 use crate::Floats;
 use crate::cross_entropy::{APART, STATE};
@@ -24,6 +29,15 @@ impl Against<'_> {
     pub(crate) fn buffer_len(&self) -> usize {
         2 * self.log_sum_exp.len() * NT
     }
+}
+
+/// A row's divergence, given `Σ p·(l − m)` as [`Compared`] takes it up and both log-sum-exps. Near 0 the roundings of the
+/// terms can leave it below.
+pub(crate) fn of_sum(sum: f64, reference_log_sum_exp: f64, log_sum_exp: f64) -> f64 {
+    // Rows' logits are often tens apart as a whole, which multiplies what the f32 is off by: each p has the same factor
+    // too much.
+    let rounded = f64::from(reference_log_sum_exp as f32);
+    sum * (rounded - reference_log_sum_exp).exp() + (log_sum_exp - reference_log_sum_exp)
 }
 
 /// Takes a chunk of logits into the divergences of its rows; keeps what it has of references for the rows behind them.

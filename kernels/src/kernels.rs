@@ -259,7 +259,7 @@ impl Kernels<'_, '_> {
 
     /// [`Kernels::cross_entropy`], and the divergence `KL(reference ‖ row)` in nats of every row behind the references,
     /// which are the first rows of `x`. Every row's score has the bits it has without them; a row equal to its reference,
-    /// given the reference's own log-sum-exp, is 0 apart.
+    /// given the reference's own log-sum-exp, is 0 apart. One that is nearly equal may come out below 0, by roundings.
     ///
     /// # Panics
     /// As there, and if the numbers of rows don't fit together or a reference is not there.

@@ -4,8 +4,8 @@ mod common;
 
 use common::*;
 use lesion_kernels::{
-    Columns, Dtype, Epilogue, HeadShape, Isa, Kernels, KvSpan, KvStore, Layout, RowScore, Team, TeamError, WeightData,
-    WeightMatrix,
+    Against, Columns, Dtype, Epilogue, HeadShape, Isa, Kernels, KvSpan, KvStore, Layout, RowScore, Team, TeamError,
+    WeightData, WeightMatrix,
 };
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -136,6 +136,38 @@ fn cross_entropy_refuses_targets_behind_the_vocabulary() {
     assert!(score(4, &[0, 1], 1).contains("out"));
     let mut team = Team::new(Isa::best(), 1).unwrap();
     team.enter(|kernels| kernels.cross_entropy(&[], matrix(&[1.0; 6], 2, 3), &[], &mut []));
+}
+
+#[test]
+fn cross_entropy_against_refuses_references_that_are_not_there() {
+    let score = |rows: usize, log_sum_exp: &[f64], of: &[u32], divergence: usize, target: u32| {
+        refusal(|kernels| {
+            let (x, targets) = (vec![1.0; rows * 2], vec![target; rows]);
+            let (mut out, mut divergence) = (vec![RowScore::default(); rows], vec![0.0; divergence]);
+            let against = Against { log_sum_exp, of };
+            kernels.cross_entropy_against(&x, matrix(&[1.0; 6], 2, 3), &targets, against, &mut divergence, &mut out);
+        })
+    };
+    assert!(score(3, &[0.0], &[0], 1, 0).contains("references and rows"));
+    assert!(score(3, &[0.0; 3], &[0], 1, 0).contains("references and rows"));
+    assert!(score(0, &[0.0], &[], 0, 0).contains("references and rows"));
+    assert!(score(3, &[0.0], &[0, 0], 1, 0).contains("divergence"));
+    assert!(score(3, &[0.0], &[0, 0], 3, 0).contains("divergence"));
+    assert!(score(3, &[0.0], &[0, 1], 2, 0).contains("not there"));
+    assert!(score(3, &[0.0], &[u32::MAX, 0], 2, 0).contains("not there"));
+    assert!(score(2, &[], &[0, 0], 2, 0).contains("not there"));
+    assert!(score(3, &[0.0], &[0, 0], 2, 3).contains("behind the vocabulary"));
+    // No rows at all, references alone, and log-sum-exps of nothing are no faults.
+    let mut team = Team::new(Isa::best(), 1).unwrap();
+    for (rows, log_sum_exp) in [(0, &[][..]), (2, &[f64::NAN, f64::NEG_INFINITY])] {
+        let (x, targets, mut out) = (vec![1.0; rows * 2], vec![1; rows], vec![RowScore::default(); rows]);
+        let against = Against { log_sum_exp, of: &[] };
+        let b = [1.0; 6];
+        team.enter(|kernels| {
+            kernels.cross_entropy_against(&x, matrix(&b, 2, 3), &targets, against, &mut [], &mut out);
+        });
+        assert!(out.iter().all(|score| (score.nll() - 3_f64.ln()).abs() < 1e-6));
+    }
 }
 
 #[test]
