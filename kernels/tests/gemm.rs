@@ -194,6 +194,20 @@ fn few_rows_and_whole_strips_of_columns() {
     failures.report();
 }
 
+/// Every number of rows that weights are slower than, over columns that end amid a tile and in several tasks, and k that
+/// ends amid a set of lines and in several blocks.
+#[test]
+fn few_rows_and_tails_everywhere() {
+    let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(10));
+    for m in (1..=if cfg!(miri) { 5 } else { 49 }).step_by(thin().min(3)) {
+        for n in if cfg!(miri) { [1, 5, 33, 70] } else { [1, 33, 95, 417] } {
+            let k = rng.pick(if cfg!(miri) { &[1, 17, 33] } else { &[1, 15, 16, 17, 31, 255, 257, 273, 530] });
+            every_way(&mut failures, &mut teams, &mut rng, (m, k, n), false);
+        }
+    }
+    failures.report();
+}
+
 #[test]
 fn many_rows_make_several_tasks() {
     let (mut failures, mut teams, mut rng) = (Failures::default(), teams(), Rng(5));

@@ -172,6 +172,32 @@ mod tests {
         assert_eq!(counts(64), [174, 198, 192, 200]);
     }
 
+    /// The tiles of `few`, which has no others.
+    const TILES: [usize; 6] = [1, 2, 4, 6, 8, 12];
+
+    #[test]
+    fn few_rows_take_the_smallest_panel_that_makes_the_fewest() {
+        for tile_rows in Isa::available().map(tile_rows).chain([1, 2, 4, 6, 8, 14]) {
+            let tiles = || TILES.into_iter().filter(|&tile| tile <= tile_rows);
+            for rows in 1..=FEW {
+                let panel = panel_of_few(rows, tile_rows);
+                assert!(tiles().any(|tile| tile == panel), "{rows} rows: {panel}, tiles of {tile_rows}");
+                let fewest = tiles().map(|tile| rows.div_ceil(tile)).min();
+                assert_eq!(
+                    Some(rows.div_ceil(panel)),
+                    fewest,
+                    "{rows} rows in panels of {panel}, tiles of {tile_rows}"
+                );
+                let smaller = tiles().take_while(|&tile| tile < panel).last();
+                assert!(smaller.is_none_or(|tile| Some(rows.div_ceil(tile)) > fewest), "{rows} rows: {panel}");
+            }
+        }
+        let panels =
+            |tile_rows| [1, 2, 3, 5, 7, 9, 12, 13, 16, 17, 24, 25, 48].map(|rows| panel_of_few(rows, tile_rows));
+        assert_eq!(panels(14), [1, 2, 4, 6, 8, 12, 12, 8, 8, 12, 12, 12, 12]);
+        assert_eq!(panels(6), [1, 2, 4, 6, 4, 6, 6, 6, 6, 6, 6, 6, 6]);
+    }
+
     #[test]
     fn tasks_cover_every_row_and_column_once() {
         for (rows, columns, threads) in [(1, 1, 1), (1024, 768, 2), (1000, 2305, 64), (97, 50_257, 7), (25, 130, 64)] {
