@@ -78,25 +78,35 @@ impl Lines {
     /// Fetches the next lines, if there are any.
     #[inline(always)]
     pub(crate) fn fetch<S: Simd>(&mut self, s: S) {
-        let write = self.write;
-        self.each_due(|line| if write { s.prefetch_write(line) } else { s.prefetch_far(line) });
-    }
-
-    /// Passes over the lines that are due now.
-    #[inline(always)]
-    fn each_due(&mut self, mut visit: impl FnMut(*const u8)) {
-        let due = self.at_once.min(self.lines);
-        for _ in 0..due {
-            visit(self.line);
-            let step = self.left.min(CACHE_LINE);
-            self.left -= step;
-            self.line = self.line.wrapping_add(step);
-            if self.left == 0 {
-                self.left = self.row_bytes;
-                self.line = self.line.wrapping_add(self.skip);
+        for _ in 0..self.due() {
+            let line = self.next();
+            if self.write {
+                s.prefetch_write(line);
+            } else {
+                s.prefetch_far(line);
             }
         }
-        self.lines -= due;
+        self.lines -= self.due();
+    }
+
+    /// How many lines one call fetches.
+    #[inline(always)]
+    fn due(&self) -> usize {
+        self.at_once.min(self.lines)
+    }
+
+    /// The next line.
+    #[inline(always)]
+    fn next(&mut self) -> *const u8 {
+        let line = self.line;
+        let step = self.left.min(CACHE_LINE);
+        self.left -= step;
+        self.line = self.line.wrapping_add(step);
+        if self.left == 0 {
+            self.left = self.row_bytes;
+            self.line = self.line.wrapping_add(self.skip);
+        }
+        line
     }
 }
 
@@ -110,12 +120,12 @@ mod tests {
     fn visited(mut lines: Lines, start: *const u8) -> Vec<Vec<usize>> {
         let mut calls = Vec::new();
         while lines.lines > 0 {
-            let mut call = Vec::new();
-            lines.each_due(|line| call.push(line.addr() - start.addr()));
-            assert!(!call.is_empty(), "lines are left that are never due");
-            calls.push(call);
+            let due = lines.due();
+            assert!(due > 0, "lines are left that are never due");
+            calls.push((0..due).map(|_| lines.next().addr() - start.addr()).collect());
+            lines.lines -= due;
         }
-        lines.each_due(|_| panic!("a line behind the last"));
+        assert_eq!(lines.due(), 0);
         calls
     }
 
