@@ -48,6 +48,9 @@ PEERS = {
     "llama.cpp-bf16": ("python", ["llama-cpp-python", "gguf", "safetensors"], ["gpt2-f32", "gpt2-bf16.gguf"]),
     "candle-f32": ("candle", [], ["gpt2-f32"]),
 }
+# What a programme is: an example of lesion's, or a script.
+EXAMPLES = {"lesion": "peer_worker", "lesion-sweep": "sweep_worker"}
+SCRIPTS = {"python": "worker.py", "python-sweep": "sweep_worker.py"}
 # What else `import` of a package needs here.
 EXTRA_ENVIRONMENT = {"llama-cpp-python": {"CMAKE_BUILD_PARALLEL_LEVEL": "1", "CMAKE_ARGS": "-DMTMD_BUILD=OFF -DLLAVA_BUILD=OFF"}}
 # Mean losses differ from lesion's by at most this, in nats. llama.cpp looks GELU up in a table of f16, and keeps keys
@@ -82,8 +85,9 @@ def call(command, log, **kwargs):
 class Setup:
     """Everything under the work directory: environment, models, programmes. What is there is not made again."""
 
-    def __init__(self, work, names):
+    def __init__(self, work, names, peers=PEERS):
         self.work = work
+        self.peers = peers
         self.models = work / "models"
         self.python = work / "venv" / "bin" / "python"
         self.models.mkdir(parents=True, exist_ok=True)
@@ -112,11 +116,11 @@ class Setup:
             raise
 
     def prepare(self, name):
-        programme, packages, models = PEERS[name]
+        programme, packages, models = self.peers[name]
         for package in packages:
             self.once(package, lambda: self.install(package))
-        if programme == "python":
-            self.programmes[name] = [self.python, HERE / "worker.py"]
+        if programme in SCRIPTS:
+            self.programmes[name] = [self.python, HERE / SCRIPTS[programme]]
         else:
             self.programmes[name] = [self.once(programme, lambda: self.build(programme))]
         for model in models:
@@ -135,9 +139,9 @@ class Setup:
         return done.stdout.strip() if done.returncode == 0 else None
 
     def build(self, programme):
-        if programme == "lesion":
-            call(["cargo", "build", "--release", "--example", "peer_worker"], self.log, cwd=ROOT)
-            return cargo_target(ROOT) / "release" / "examples" / "peer_worker"
+        if programme in EXAMPLES:
+            call(["cargo", "build", "--release", "--example", EXAMPLES[programme]], self.log, cwd=ROOT)
+            return cargo_target(ROOT) / "release" / "examples" / EXAMPLES[programme]
         target = self.work / "cargo"
         call(["cargo", "build", "--release", "--target-dir", target, "--manifest-path", HERE / programme / "Cargo.toml"], self.log)
         return target / "release" / {"candle": "candle-worker", "gemm": "gemm-peers"}[programme]
@@ -192,9 +196,9 @@ class Worker:
             raise Unavailable(f"ended with {self.process.returncode}: {anonymous(last[-1]) if last else 'no output'}")
         return json.loads(line)
 
-    def ask(self, work, times=1):
+    def ask(self, work, times=1, **more):
         try:
-            self.process.stdin.write(json.dumps({"work": work, "times": times}) + "\n")
+            self.process.stdin.write(json.dumps({"work": work, "times": times} | more) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
@@ -221,7 +225,11 @@ class Worker:
         self.stderr.close()
 
 
-def tokens():
+# The lengths of each work's sequences.
+SHAPES = {"A": [1024], "B": [128] * 8, "C": [16], "D": [16]}
+
+
+def tokens(shapes=SHAPES):
     """Ids for each work, from a generator that is the same everywhere."""
     state = 1
 
@@ -230,8 +238,7 @@ def tokens():
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         return (state >> 33) % 50257
 
-    shapes = {"A": (1, 1024), "B": (8, 128), "C": (1, 16), "D": (1, 16)}
-    return {work: [[id() for _ in range(n)] for _ in range(batch)] for work, (batch, n) in shapes.items()}
+    return {work: [[id() for _ in range(n)] for n in lengths] for work, lengths in shapes.items()}
 
 
 def measure(setup, arguments):
@@ -356,16 +363,21 @@ def thread_gain(measured, threads):
     return (own, peaks(many)["f32"] / peaks(one)["f32"]) if own and one and many and threads > 1 else None
 
 
+def target(what, value, sign, bound, unit="", digits=2):
+    """A row of a table of targets."""
+    met = {"≥": value >= bound, "≤": value <= bound, ">": value > bound}[sign]
+    # A digit more than the target has, so that a near miss shows.
+    return [what, f"{value:.{digits + 1}f}{unit}", f"{sign} {bound:.{digits}f}{unit}", "yes" if met else "no"]
+
+
 def targets(measured, threads):
     """What the engine shall reach, as rows of a table; what was not measured is left out."""
     peers, limits, rows = measured["peers"], measured["limits"].get(str(threads)), []
     peak = peaks(limits) if limits else None
 
-    def row(what, value, sign, target, unit="", digits=2):
+    def row(what, value, *rest):
         if value is not None:
-            met = {"≥": value >= target, "≤": value <= target, ">": value > target}[sign]
-            # A digit more than the target has, so that a near miss shows.
-            rows.append([what, f"{value:.{digits + 1}f}{unit}", f"{sign} {target:.{digits}f}{unit}", "yes" if met else "no"])
+            rows.append(target(what, value, *rest))
 
     def least(name, work, precision):
         """Seconds that compute and that memory take at least."""
@@ -374,12 +386,12 @@ def targets(measured, threads):
         count = peers[name]["work"][work]["work"]
         return {"compute": count["flop"] / peak[precision], "memory": count["bytes"] / peak["read"]}
 
-    def share(what, name, work, limit, precision, target):
-        if bound := least(name, work, precision):
-            row(what, 100 * bound[limit] / statistics.median(seconds(peers, name, work)), "≥", target, " %", 0)
+    def share(what, name, work, limit, precision, bound):
+        if times := least(name, work, precision):
+            row(what, 100 * times[limit] / statistics.median(seconds(peers, name, work)), "≥", bound, " %", 0)
 
-    def against(work, other, sign, target, own=BASE):
-        row(f"{work}: time of {other} / {own}", ratio(peers, other, work, own), sign, target)
+    def against(work, other, sign, bound, own=BASE):
+        row(f"{work}: time of {other} / {own}", ratio(peers, other, work, own), sign, bound)
 
     share(f"A: {BASE}, of the f32 FMA peak", BASE, "A", "compute", "f32", 88)
     against("A", "onnxruntime-f32", "≥", 1.25)
@@ -532,6 +544,19 @@ def machine():
     }
 
 
+def record_path(record, kind=""):
+    """Where a record goes, without the ending."""
+    slug = "-".join("".join(c if c.isalnum() else " " for c in record["machine"]["cpu"].lower()).split())
+    return ROOT / "benches" / "record" / f"{record['date']}-{slug}-{record['threads']}t{kind}"
+
+
+def write(record, text, path):
+    path.parent.mkdir(exist_ok=True)
+    path.with_suffix(".md").write_text(text)
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    note(f"written: {path.relative_to(ROOT)}.md and .json")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -580,12 +605,7 @@ def main():
     text = report(record)
     print(text)
     if not arguments.no_record:
-        slug = "-".join("".join(c if c.isalnum() else " " for c in described["cpu"].lower()).split())
-        path = ROOT / "benches" / "record" / f"{record['date']}-{slug}-{arguments.threads}t"
-        path.parent.mkdir(exist_ok=True)
-        path.with_suffix(".md").write_text(text)
-        path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-        note(f"written: {path.relative_to(ROOT)}.md and .json")
+        write(record, text, record_path(record))
     return 1 if record["disagreements"] else 0
 
 
