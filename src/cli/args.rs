@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::sweep::args::{Merge, Search, Sweep};
+
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
 #[derive(Parser, Debug)]
 #[command(name = "lesion", version = VERSION, arg_required_else_help = true, after_help = EXIT_CODES)]
@@ -27,6 +29,9 @@ Start here:
 pub(crate) enum Command {
     Complete(Complete),
     Loss(Loss),
+    Sweep(Box<Sweep>),
+    Search(Box<Search>),
+    Merge(Merge),
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),
@@ -518,7 +523,7 @@ pub(crate) enum DtypeArg {
     Bf16,
 }
 
-fn positive() -> clap::builder::RangedI64ValueParser<u32> {
+pub(crate) fn positive() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 

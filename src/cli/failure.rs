@@ -60,6 +60,17 @@ impl Failure {
         self
     }
 
+    /// The same, said of something.
+    pub(crate) fn about(mut self, what: &str) -> Failure {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The same with another exit code.
+    pub(crate) fn with_exit(self, exit: Exit) -> Failure {
+        Failure { exit, ..self }
+    }
+
     /// A plan that can't be, with carets under the fault.
     pub(crate) fn plan(error: &PlanError) -> Failure {
         let caret: Vec<String> = error.caret().lines().map(|line| format!("\n  {line}")).collect();

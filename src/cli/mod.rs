@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod resolve;
 mod signals;
+mod sweep;
 mod verify;
 
 use std::io::Write;
@@ -46,6 +47,9 @@ fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Complete(args) => complete::run(&args),
         Command::Loss(args) => loss::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Search(args) => sweep::search::run(&args),
+        Command::Merge(args) => sweep::merge::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),

@@ -14,6 +14,8 @@ use lesion::weights::{
     WeightsError, WeightsLock, lock_repository,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::args::{LockArgs, ModelArgs};
 use super::failure::{Exit, Failure, Result};
 use super::output::{note, size};
@@ -155,6 +157,21 @@ pub(crate) fn check_unchanged(model: &Model, read: ReadMode) -> Result<()> {
         ReadMode::Map => model.checkpoint().check_unchanged().map_err(|error| weights_failure(&error)),
         ReadMode::Copy => Ok(()),
     }
+}
+
+/// Stands for a model's weights and configuration: equal for equal bytes, wherever they lie.
+pub(crate) fn identity(model: &Model) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?}", model.config()));
+    if let Some(bytes) = model.checkpoint().embedded() {
+        hash.update(Sha256::digest(bytes));
+    }
+    let records = local_records();
+    for path in model.checkpoint().files() {
+        let checked = records.check(path, None, CheckMode::Remembered, &mut |_| ());
+        hash.update(checked.map_err(|error| check_failure(&error))?.sha256);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What is remembered of local files. A directory needs no hub, so that its settings are not looked at; without a home

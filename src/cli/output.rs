@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
-use anstyle::Style;
+use anstyle::{Ansi256Color, AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use lesion::measure::Number;
 use serde::Serialize;
@@ -24,6 +24,7 @@ pub(crate) struct Output {
     /// Results are JSON lines.
     pub(crate) json: bool,
     bold: Style,
+    colour: bool,
     /// A person is watching: control characters in a model's text are escaped.
     terminal: bool,
 }
@@ -56,17 +57,15 @@ impl Output {
             Err(_) => false,
         };
         let sink = Sink::File { path, force: args.force, in_place, bytes: Vec::new() };
-        Ok(Output { sink, json: args.json, bold: Style::new(), terminal: false })
+        Ok(Output { sink, json: args.json, bold: Style::new(), colour: false, terminal: false })
     }
 
     /// Results on stdout.
     pub(crate) fn stdout(json: bool) -> Output {
         let stdout = io::stdout();
-        let bold = match anstream::AutoStream::choice(&stdout) {
-            ColorChoice::Never => Style::new(),
-            _ => Style::new().bold(),
-        };
-        Output { sink: Sink::Stdout, json, bold, terminal: stdout.is_terminal() }
+        let colour = anstream::AutoStream::choice(&stdout) != ColorChoice::Never;
+        let bold = if colour { Style::new().bold() } else { Style::new() };
+        Output { sink: Sink::Stdout, json, bold, colour, terminal: stdout.is_terminal() }
     }
 
     /// Text as it is.
@@ -90,6 +89,43 @@ impl Output {
     pub(crate) fn heading(&mut self, line: &str) -> Result<()> {
         let bold = self.bold;
         self.line(format!("{bold}{line}{bold:#}"))
+    }
+
+    /// A table with its bars in colour: red is worse, blue, behind a minus, is better.
+    pub(crate) fn painted(&self, table: &str) -> String {
+        if !self.colour {
+            return table.to_owned();
+        }
+        let paint = |line: &str| match line.find(['−', '█', '▏', '▎', '▍', '▌', '▋', '▊', '▉']) {
+            Some(at) => {
+                let colour = if line[at..].starts_with('−') { AnsiColor::Blue } else { AnsiColor::Red };
+                let style = Style::new().fg_color(Some(colour.into()));
+                format!("{}{style}{}{style:#}\n", &line[..at], &line[at..])
+            }
+            None => format!("{line}\n"),
+        };
+        table.lines().map(paint).collect()
+    }
+
+    /// A cell of a heat map: the redder the worse, the bluer the better, the palest at 0. Without colour a narrow cell,
+    /// which holds no number, is a shade.
+    pub(crate) fn shaded(&self, text: &str, value: f64, extreme: f64) -> String {
+        const RED: [u8; 6] = [231, 224, 217, 210, 203, 196];
+        const BLUE: [u8; 6] = [231, 195, 153, 111, 69, 27];
+        let strength = if extreme > 0.0 { (value.abs() / extreme).min(1.0) } else { 0.0 };
+        let level = if value.is_nan() { 0 } else { (strength * 5.0).round() as usize };
+        let full = text.starts_with('█');
+        if !self.colour {
+            let shade =
+                if value < 0.0 { [' ', '-', '-', '=', '=', '='] } else { [' ', '░', '░', '▒', '▓', '█'] }[level];
+            return if full { shade.to_string().repeat(2) } else { text.to_owned() };
+        }
+        let colour = Ansi256Color(if value < 0.0 { BLUE[level] } else { RED[level] });
+        let style = match full {
+            true => Style::new().fg_color(Some(colour.into())),
+            false => Style::new().bg_color(Some(colour.into())).fg_color(Some(Ansi256Color(16).into())),
+        };
+        format!("{style}{text}{style:#}")
     }
 
     /// Text that a model made: exact in a pipe, its control characters escaped on a terminal.

@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::plan::Plan;
 use lesion_kernels::{self as kernels, Candidate, Isa, RowScore, Team, TeamError};
 use std::ops::Range;
+use std::time::Duration;
 
 /// How a session computes.
 #[derive(Clone, Debug)]
@@ -153,6 +154,15 @@ impl Session {
         match &self.engine {
             Engine::Kernels(team) => team.threads(),
             Engine::Exact(pool) => pool.current_num_threads(),
+        }
+    }
+
+    /// FLOP/s of f32 FMAs on registers alone, on all threads, measured for about `time`: what passes are bounded by, and
+    /// what their time can be told from beforehand. None in f64, which has no kernels.
+    pub fn fma_rate(&mut self, time: Duration) -> Option<f64> {
+        match &mut self.engine {
+            Engine::Kernels(team) => Some(team.fma_rate(time)),
+            Engine::Exact(_) => None,
         }
     }
 

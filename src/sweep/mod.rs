@@ -45,6 +45,9 @@ const SCORED_ROWS: usize = 4096;
 /// Rows of a chunk at most, where no single example is longer: what fills batches well.
 const CHUNK_ROWS: usize = 1024;
 
+/// Bytes of a row, about, while its chunk is not complete: callers hold it until then.
+const ROW_BYTES: usize = size_of::<Row>() + 32;
+
 /// An example: tokens, some of which are predicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
@@ -218,7 +221,7 @@ impl Sweep {
         ends.len()
     }
 
-    /// Runs all plans on all examples, in chunks of them. `done` says which rows (plan, example) are not wanted, for they
+    /// Runs all plans on all examples, in chunks of them; rows of a chunk take an eighth of the memory at most. `done` says which rows (plan, example) are not wanted, for they
     /// are there; they may come all the same. `tell` may break off.
     ///
     /// # Errors
@@ -235,6 +238,7 @@ impl Sweep {
             return Err(SweepError::NoDivergence);
         }
         let chunk_rows = if exact { 1 } else { self.chunk_rows(session) };
+        let most = (self.options.memory / 8 / (self.plans.len() * ROW_BYTES)).max(1);
         let mut memory = Memory::default();
         let mut examples = examples.into_iter().peekable();
         let mut waiting: Vec<Example> = Vec::new();
@@ -242,7 +246,7 @@ impl Sweep {
             waiting.push(example);
             let rows: usize = waiting.iter().map(|example| example.ids.len()).sum();
             let next = examples.peek().map_or(usize::MAX, |next| next.ids.len());
-            if rows.saturating_add(next) <= chunk_rows {
+            if rows.saturating_add(next) <= chunk_rows && waiting.len() < most {
                 continue;
             }
             let numbers: Vec<u64> = waiting.iter().map(|example| example.number).collect();

@@ -313,7 +313,7 @@ mod tests {
             top1: 1,
             first_rank: 17,
             entropy: 1.5,
-            divergence: (plan % 2 == 0).then_some(-1e-9),
+            divergence: plan.is_multiple_of(2).then_some(-1e-9),
             non_finite: u32::from(!nll.is_finite()),
             token_nll: if plan == 0 { vec![nll, f64::NEG_INFINITY] } else { Vec::new() },
         }

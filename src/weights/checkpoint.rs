@@ -243,6 +243,14 @@ impl Checkpoint {
         &self.files
     }
 
+    /// The bytes of the binary, where the weights are part of it.
+    pub fn embedded(&self) -> Option<&'static [u8]> {
+        self.sources.iter().find_map(|source| match &*source.storage {
+            Storage::Static(bytes) => Some(*bytes),
+            _ => None,
+        })
+    }
+
     /// The file that holds a tensor; none for one that isn't there, and for bytes of the binary.
     pub fn file_of(&self, tensor: &str) -> Option<&Path> {
         let place = self.tensors.get(tensor)?;

@@ -1,0 +1,209 @@
+//! Examples for sweeps: tasks and pairs, which are read whole, and texts, which stream.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use lesion::measure::Answered;
+use lesion::model::Model;
+use lesion::sweep::{Example, ExampleDigest};
+use lesion::tasks::{Task, TaskError, TaskProblem, read_pairs, read_tasks};
+
+use sha2::{Digest, Sha256};
+
+use super::args::{ExampleArgs, Shard};
+use super::text::TextWindows;
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::model::{model_failure, shown_path};
+use crate::cli::{measure_failure, signals};
+
+/// An example and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Placed {
+    /// Its task or text.
+    pub(crate) group: usize,
+    /// Its number there.
+    pub(crate) index: u64,
+    pub(crate) example: Example,
+}
+
+/// The examples that a command line asks for, in their order.
+pub(crate) struct Inputs<'m> {
+    model: &'m Model,
+    bos: Option<u32>,
+    sources: Vec<Source>,
+    shard: Option<Shard>,
+    limit: u64,
+    /// The source that comes next, the number of the next example in it, and in all.
+    source: usize,
+    index: u64,
+    number: u64,
+    /// Of all examples so far, those of other shards included.
+    hash: Sha256,
+}
+
+struct Source {
+    name: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Task(Task),
+    Text(Box<TextWindows>),
+}
+
+impl<'m> Inputs<'m> {
+    /// Reads tasks and pairs, opens texts.
+    pub(crate) fn open(args: &ExampleArgs, shard: Option<Shard>, model: &'m Model) -> Result<Inputs<'m>> {
+        let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos } = args;
+        let stdin = [tasks, pairs, text].into_iter().flatten().filter(|path| is_stdin(path)).count();
+        if stdin > 1 {
+            return Err(Failure::usage("stdin can be read once: `-` is given several times"));
+        }
+        let bos_id = bos.wanted().then(|| model.bos()).transpose().map_err(|error| model_failure(&error))?;
+        let mut sources: Vec<Source> = Vec::new();
+        let mut add = |source: Source| match sources.iter().any(|other| other.name == source.name) {
+            true => Err(Failure::usage(format!("`{}` is given twice", source.name.escape_debug()))),
+            false => {
+                sources.push(source);
+                Ok(())
+            }
+        };
+        for path in tasks {
+            for task in read_tasks(&read(path)?, &name(path)).map_err(|error| task_failure(&error))? {
+                add(Source { name: task.name.clone(), kind: Kind::Task(task) })?;
+            }
+        }
+        for path in pairs {
+            for task in read_pairs(&read(path)?, &name(path), &stem(path)).map_err(|error| task_failure(&error))? {
+                add(Source { name: task.name.clone(), kind: Kind::Task(task) })?;
+            }
+        }
+        for path in text {
+            let windows = TextWindows::open(path, &name(path), model, bos_id, *window, *stride)?;
+            add(Source { name: name(path), kind: Kind::Text(Box::new(windows)) })?;
+        }
+        if sources.is_empty() {
+            return Err(Failure::usage("no examples: give --tasks, --pairs or --text"));
+        }
+        for task in wanted {
+            if !sources.iter().any(|source| source.name == *task) {
+                let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+                let message = format!("--task {}: there are {}", task.escape_debug(), names.join(", "));
+                return Err(Failure::usage(message));
+            }
+        }
+        if !wanted.is_empty() {
+            sources.retain(|source| wanted.contains(&source.name));
+        }
+        let limit = limit.map_or(u64::MAX, u64::from);
+        Ok(Inputs { model, bos: bos_id, sources, shard, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
+    }
+
+    /// The names of tasks and texts.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.sources.iter().map(|source| source.name.clone()).collect()
+    }
+
+    /// Whether everything is in memory already: then the examples can be counted before they are run.
+    pub(crate) fn are_read(&self) -> bool {
+        self.sources.iter().all(|source| matches!(source.kind, Kind::Task(_)))
+    }
+
+    /// How many examples there were so far, those of other shards included, and what stands for them.
+    pub(crate) fn seen(&self) -> (u64, String) {
+        let hash = self.hash.clone().finalize();
+        (self.number, hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The next example of the shard.
+    pub(crate) fn next(&mut self) -> Result<Option<Placed>> {
+        loop {
+            signals::check()?;
+            let Some(placed) = self.next_of_all()? else { return Ok(None) };
+            let number = placed.example.number;
+            if self.shard.is_none_or(|shard| number % shard.count == shard.index) {
+                return Ok(Some(placed));
+            }
+        }
+    }
+
+    fn next_of_all(&mut self) -> Result<Option<Placed>> {
+        loop {
+            let Some(source) = self.sources.get_mut(self.source) else { return Ok(None) };
+            let (index, number) = (self.index, self.number);
+            let tokens = if index >= self.limit {
+                None
+            } else {
+                match &mut source.kind {
+                    Kind::Task(task) => match task.questions.get(index as usize) {
+                        None => None,
+                        Some(question) => {
+                            let tokenizer = self.model.tokenizer().map_err(|error| model_failure(&error))?;
+                            let answered = Answered::encode(tokenizer, self.bos, &question.prompt, &question.answer);
+                            let answered = answered.map_err(|error| {
+                                measure_failure(&error).about(&format!("task {}, example {index}", source.name))
+                            })?;
+                            Some((answered.ids, answered.answer))
+                        }
+                    },
+                    Kind::Text(text) => text.next()?,
+                }
+            };
+            match tokens {
+                Some((ids, scored)) => {
+                    self.index += 1;
+                    self.number += 1;
+                    let example = Example { number, ids, scored };
+                    self.hash.update(format!("{:?}", ExampleDigest::of(&example)));
+                    return Ok(Some(Placed { group: self.source, index, example }));
+                }
+                None => {
+                    self.source += 1;
+                    self.index = 0;
+                }
+            }
+        }
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn name(path: &Path) -> String {
+    if is_stdin(path) { "stdin".to_owned() } else { shown_path(path) }
+}
+
+/// What pairs without a task's name are called: the file without its ending.
+fn stem(path: &Path) -> String {
+    match path.file_stem() {
+        Some(stem) if !is_stdin(path) => shown_path(Path::new(stem)),
+        _ => name(path),
+    }
+}
+
+/// A file, or stdin.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if is_stdin(path) {
+        return Ok(Box::new(io::stdin()));
+    }
+    File::open(path)
+        .map(|file| Box::new(file) as Box<dyn Read>)
+        .map_err(|error| Failure::io("open", &shown_path(path), &error))
+}
+
+/// All of a file, or of stdin.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| Failure::io("read", &name(path), &error))?;
+    Ok(bytes)
+}
+
+fn task_failure(error: &TaskError) -> Failure {
+    let exit = match error.problem {
+        TaskProblem::EmptyAnswer { .. } => Exit::Usage,
+        _ => Exit::BadFile,
+    };
+    Failure::new(exit, error.to_string())
+}

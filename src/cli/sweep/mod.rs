@@ -1,0 +1,116 @@
+//! `lesion sweep`, `lesion search` and `lesion merge`.
+//!
+//! `args` is syntax; `inputs` and `text` give examples, `plans` the plans; `running` runs them within what `memory` allows,
+//! from what `store` has kept, and `progress` tells of it; `rows` is what programs read, `show` what people see.
+
+pub(crate) mod args;
+mod inputs;
+mod memory;
+pub(crate) mod merge;
+mod plans;
+mod progress;
+mod rows;
+mod running;
+pub(crate) mod search;
+mod show;
+mod store;
+mod text;
+
+use lesion::forward::Precision;
+use lesion::sweep::{SweepOptions, Tally};
+
+use self::args::Sweep as SweepArgs;
+use self::inputs::Inputs;
+use self::plans::{Parsed, Plans};
+use self::rows::{RowRecord, SummaryLine};
+use self::running::{Finished, Outcome, Running};
+use self::show::Look;
+use super::failure::{Exit, Failure, Result};
+use super::output::Output;
+use super::{model, resolve};
+
+pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
+    let parsed = Parsed::new(&args.plans)?;
+    let engine = resolve::engine(&args.engine)?;
+    if engine.precision == Precision::F64 && !args.no_kl {
+        return Err(Failure::usage("--precision f64 gives no divergences from the intact model").with_help("--no-kl"));
+    }
+    let mut output = Output::open(&args.output)?;
+    let model = model::open(&args.model)?;
+    let plans = parsed.resolve(&model.plan_shape())?;
+    let inputs = Inputs::open(&args.examples, args.shard, &model)?;
+    let session = resolve::session(&model, engine)?;
+    let names = inputs.names();
+    let options = SweepOptions { memory: 0, divergence: !args.no_kl, token_losses: args.tokens };
+    let running = Running {
+        plans: &plans,
+        options,
+        memory: args.running.memory,
+        bos: args.examples.bos.wanted(),
+        settings: format!("{:?} {:?} {:?}", args.examples.window, args.examples.stride, args.tokens),
+        shard: args.shard,
+        results: store::Place::of(args.results.as_deref(), args.no_results),
+    };
+    let mut tally = Tally::new(plans.plans.len() + 1, names.iter().cloned());
+    let (json, csv) = (output.json, args.csv);
+    if csv {
+        output.line(RowRecord::CSV_HEADER)?;
+    }
+    let mut finished = |finished: Finished<'_>| -> Result<usize> {
+        let Finished { group, index, intact, rows } = finished;
+        for row in rows {
+            tally.add(group, row);
+            if json || csv {
+                let record = RowRecord::new(&plans.texts[row.plan], &names[group], index, row, intact.nll);
+                if json { output.object(&record) } else { output.line(record.csv()) }?;
+            }
+        }
+        tally.add(group, &lesion::sweep::Row { plan: plans.plans.len(), ..intact.clone() });
+        output.flush()?;
+        Ok(if json || csv { 0 } else { tally.bytes() })
+    };
+    let outcome = running.run(session, inputs, &args.model, &mut finished)?;
+    if json {
+        output.object(&SummaryLine { summary: outcome.summary })?;
+    } else if !csv {
+        let look = Look { order: args.sort, top: args.top as usize };
+        show(&mut output, &plans, &tally, args.running.seed, look)?;
+        tell(&outcome);
+    }
+    output.finish()?;
+    Ok(Exit::Ok)
+}
+
+/// All examples together, then task by task, then maps.
+fn show(output: &mut Output, plans: &Plans, tally: &Tally, seed: u64, look: Look) -> Result<()> {
+    let intact = plans.plans.len();
+    let groups: Vec<&str> = tally.groups().collect();
+    let mut all = tally.summaries(None, Some(intact), seed);
+    let own = all.pop().expect("the intact model is the last");
+    let title = if groups.len() == 1 { groups[0] } else { "all tasks" };
+    show::plans(output, title, plans, &all, &own, look)?;
+    for members in &plans.families {
+        show::map(output, members, &all)?;
+    }
+    if groups.len() > 1 {
+        for (group, name) in groups.iter().enumerate() {
+            let mut summaries = tally.summaries(Some(group), Some(intact), seed);
+            let own = summaries.pop().expect("the intact model is the last");
+            show::plans(output, name, plans, &summaries, &own, look)?;
+        }
+    }
+    output.line("nats per token are token-weighted means; intervals are 95 % bootstraps over examples, paired for Δ")
+}
+
+/// What it took, for people.
+fn tell(outcome: &Outcome) {
+    let summary = &outcome.summary;
+    let rows = summary.plans as u64 * summary.examples;
+    let kept = outcome.kept_in.as_ref().map_or(String::new(), |path| format!("; results are kept in {path}"));
+    let computed = match summary.computed_rows {
+        0 => format!("all {rows} results were there, nothing was computed"),
+        some if some < rows => format!("{some} of {rows} results computed, the others were there"),
+        all => format!("{all} results"),
+    };
+    super::output::note(format!("{computed}, {:.1} s{kept}", summary.seconds));
+}

@@ -1,0 +1,301 @@
+//! A sweep under way: results that are there already, progress, interruption, and rows in the order of their examples.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use lesion::forward::Session;
+use lesion::model::Model;
+use lesion::plan::Plan;
+use lesion::sweep::{Ended, Event, Example, ExampleDigest, Row, Sweep, SweepCost, SweepError, SweepOptions};
+use sha2::{Digest, Sha256};
+
+use super::args::{MemorySize, Shard};
+use super::inputs::{Inputs, Placed};
+use super::memory::memory_for;
+use super::plans::Plans;
+use super::progress::{Progress, announcement};
+use super::rows::SummaryRecord;
+use super::store::{Kept, Place};
+use crate::cli::args::ModelArgs;
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::output::{SCHEMA_VERSION, note, size};
+use crate::cli::{forward_failure, model, signals};
+
+/// How long the machine's speed is measured for, to say beforehand how long a sweep takes.
+const SPEED_TIME: Duration = Duration::from_millis(20);
+
+/// The share of that speed that sweeps reach, about.
+const SPEED_SHARE: f64 = 0.8;
+
+/// What is run.
+pub(crate) struct Running<'a> {
+    pub(crate) plans: &'a Plans,
+    /// Their memory is found here.
+    pub(crate) options: SweepOptions,
+    pub(crate) memory: Option<MemorySize>,
+    pub(crate) bos: bool,
+    /// Whatever else decides rows.
+    pub(crate) settings: String,
+    pub(crate) shard: Option<Shard>,
+    pub(crate) results: Place,
+}
+
+/// All rows of an example.
+pub(crate) struct Finished<'a> {
+    pub(crate) group: usize,
+    /// Its number in its task.
+    pub(crate) index: u64,
+    /// The intact model's row.
+    pub(crate) intact: &'a Row,
+    /// By plan.
+    pub(crate) rows: &'a [Row],
+}
+
+/// Takes each example's rows, in the order of examples, and says how many bytes it holds.
+pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<usize> + 'a;
+
+/// How a sweep ended.
+pub(crate) struct Outcome {
+    pub(crate) summary: SummaryRecord,
+    /// Where its results are kept.
+    pub(crate) kept_in: Option<String>,
+}
+
+impl Running<'_> {
+    /// Runs all of it.
+    pub(crate) fn run(
+        &self,
+        mut session: Session,
+        mut inputs: Inputs<'_>,
+        model_args: &ModelArgs,
+        take: &mut Take<'_>,
+    ) -> Result<Outcome> {
+        let start = Instant::now();
+        let model = session.model().clone();
+        // The intact model is the last of the plans that are run, whether or not it is one of those asked for.
+        let mut plans = self.plans.plans.clone();
+        plans.push(Plan::intact(model.plan_shape().n_layer));
+        let key = self.key(&model::identity(&model)?, &session.numerics());
+        let kept = Kept::open(&self.results, &key, self.shard, plans.len())?;
+        let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
+        let rows = known.as_ref().map_or(0, |known| known.len() * plans.len());
+        let memory = memory_for(self.memory, rows * size_of::<Row>())?;
+        let sweep = Sweep::new(plans, &model.plan_shape(), SweepOptions { memory, ..self.options });
+        let sweep = sweep.map_err(|error| sweep_failure(&error))?;
+        let flop = known.as_ref().map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
+        let speed = session.fma_rate(SPEED_TIME).map(|rate| rate * SPEED_SHARE);
+        let seconds = flop.zip(speed).map(|(flop, speed)| flop as f64 / speed);
+        let naive = self.naive(sweep.cost(), &model);
+        note(announcement(self.plans, sweep.cost().shared.blocks(), naive, known.as_ref().map(Vec::len), seconds));
+
+        let gathering = RefCell::new(Gathering::new(&model, model_args, kept, memory, flop));
+        let mut known = known.map(Vec::into_iter);
+        let examples = std::iter::from_fn(|| {
+            let next = known.as_mut().map_or_else(|| inputs.next(), |known| Ok(known.next()));
+            gathering.borrow_mut().expect(next)
+        });
+        let is_there = |plan: usize, example: u64| gathering.borrow().kept.contains(plan, example);
+        let ended = sweep.run(&mut session, examples, &is_there, &mut |event| gathering.borrow_mut().hear(event, take));
+        let gathering = gathering.into_inner();
+        let (count, tokens, computed) = (gathering.examples, gathering.tokens, gathering.computed);
+        let kept_in = gathering.end(ended)?;
+
+        let asked = self.plans.plans.len();
+        let shard = self.shard.unwrap_or(Shard { index: 0, count: 1 });
+        let (all_examples, examples) = inputs.seen();
+        let summary = SummaryRecord {
+            schema_version: SCHEMA_VERSION,
+            key: sha256(&[&key, &examples]),
+            model: model.name().to_owned(),
+            numerics: session.numerics(),
+            bos: self.bos,
+            plans: asked,
+            examples: count,
+            all_examples,
+            block_evaluations: sweep.cost().shared.blocks(),
+            naive_block_evaluations: naive,
+            scored_positions: tokens * asked as u64,
+            computed_rows: computed,
+            seconds: start.elapsed().as_secs_f64(),
+            threads: session.threads(),
+            shard: format!("{}/{}", shard.index, shard.count),
+        };
+        Ok(Outcome { summary, kept_in })
+    }
+
+    /// Block evaluations one plan at a time, the intact model counted once.
+    fn naive(&self, cost: SweepCost, model: &Model) -> f64 {
+        let twice = if self.plans.intact.is_some() { model.plan_shape().n_layer } else { 0 };
+        cost.naive.blocks() - twice as f64
+    }
+
+    /// Stands for all that decides rows but the examples.
+    fn key(&self, model: &str, numerics: &str) -> String {
+        let plans = serde_json::to_string(&self.plans.plans).expect("plans are plain data");
+        let SweepOptions { divergence, token_losses, .. } = self.options;
+        let measures = format!("{divergence} {token_losses} {} {}", self.bos, self.settings);
+        sha256(&["lesion sweep 1", model, numerics, &plans, &measures])
+    }
+}
+
+/// Rows on their way from the sweep to those who asked for them.
+struct Gathering<'a> {
+    model: &'a Model,
+    model_args: &'a ModelArgs,
+    kept: Kept,
+    /// Where examples under way come from.
+    places: HashMap<u64, (usize, u64, ExampleDigest)>,
+    /// Their rows so far.
+    pending: HashMap<u64, Vec<Row>>,
+    progress: Progress,
+    /// Bytes that the sweep and its results may take.
+    memory: usize,
+    /// Why it was broken off.
+    stopped: Option<Failure>,
+    examples: u64,
+    tokens: u64,
+    /// Rows that were computed now, the intact model's own aside.
+    computed: u64,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(model: &'a Model, model_args: &'a ModelArgs, kept: Kept, memory: usize, flop: Option<u64>) -> Self {
+        Gathering {
+            model,
+            model_args,
+            kept,
+            places: HashMap::new(),
+            pending: HashMap::new(),
+            progress: Progress::new(flop),
+            memory,
+            stopped: None,
+            examples: 0,
+            tokens: 0,
+            computed: 0,
+        }
+    }
+
+    /// The next example, which rows will come of; none where there are no more, or it can't be had.
+    fn expect(&mut self, next: Result<Option<Placed>>) -> Option<Example> {
+        let checked = next.and_then(|placed| match placed {
+            Some(placed) => self.kept.check(&placed.example).map(|()| Some(placed)),
+            None => Ok(None),
+        });
+        let Placed { group, index, example } = match checked {
+            Ok(placed) => placed?,
+            Err(failure) => {
+                self.stopped = Some(failure);
+                return None;
+            }
+        };
+        self.places.insert(example.number, (group, index, ExampleDigest::of(&example)));
+        Some(example)
+    }
+
+    /// Something happened; whether it goes on.
+    fn hear(&mut self, event: Event<'_>, take: &mut Take<'_>) -> ControlFlow<()> {
+        let heard = match event {
+            Event::Flop(flop) => {
+                self.progress.advance(flop);
+                Ok(())
+            }
+            Event::Rows(rows) => self.keep(rows),
+            Event::Examples(numbers) => self.deliver(numbers, take),
+        };
+        match heard.and_then(|()| signals::check()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.stopped.get_or_insert(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn keep(&mut self, rows: &[Row]) -> Result<()> {
+        let Gathering { kept, places, pending, .. } = self;
+        kept.append(rows.iter().map(|row| (places[&row.example].2, row)))?;
+        rows.iter().for_each(|row| pending.entry(row.example).or_default().push(row.clone()));
+        Ok(())
+    }
+
+    /// These examples are complete.
+    fn deliver(&mut self, numbers: &[u64], take: &mut Take<'_>) -> Result<()> {
+        self.kept.sync()?;
+        model::check_unchanged(self.model, self.model_args.read())?;
+        for number in numbers {
+            let (group, index, _) = self.places.remove(number).expect("it was expected");
+            let mut rows = self.pending.remove(number).unwrap_or_default();
+            let computed = rows.len();
+            rows.extend(self.kept.take(*number));
+            rows.sort_by_key(|row| row.plan);
+            let intact = rows.pop().expect("the intact model is among the plans");
+            self.examples += 1;
+            self.tokens += u64::from(intact.tokens);
+            self.computed += computed.min(rows.len()) as u64;
+            let held = take(Finished { group, index, intact: &intact, rows: &rows })?;
+            if held > self.memory / 2 {
+                let (held, examples) = (size(held as u64), self.examples);
+                let message =
+                    format!("{held} of results after {examples} examples: more than half of what --memory leaves");
+                return Err(Failure::new(Exit::Missing, message)
+                    .with_help("--memory allows more; --json and --csv hold none of them"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends with everything on the disk; the file that results are kept in.
+    fn end(mut self, ended: std::result::Result<Ended, SweepError>) -> Result<Option<String>> {
+        self.progress.end();
+        self.kept.sync()?;
+        let kept_in = self.kept.path();
+        let failure = match (self.stopped, ended) {
+            (Some(failure), _) => failure,
+            (None, Ok(Ended::Complete)) => return Ok(kept_in),
+            (None, Ok(Ended::Cancelled)) => Failure::new(Exit::Interrupted, "interrupted"),
+            (None, Err(error)) => sweep_failure(&error),
+        };
+        Err(match kept_in {
+            Some(path) if failure.exit == Exit::Interrupted => {
+                failure.with_help(format!("results are kept in {path}: the same command goes on from there"))
+            }
+            _ => failure,
+        })
+    }
+}
+
+/// All examples, where they are in memory anyway.
+pub(crate) fn read_all(inputs: &mut Inputs<'_>) -> Result<Vec<Placed>> {
+    let mut all = Vec::new();
+    while let Some(placed) = inputs.next()? {
+        all.push(placed);
+    }
+    Ok(all)
+}
+
+/// FLOP of the examples that are not complete.
+fn flop_left(sweep: &Sweep, model: &Model, known: &[Placed], kept: &Kept) -> Result<u64> {
+    let examples = known.iter().map(|placed| &placed.example);
+    let left = examples.filter(|example| !kept.is_complete(sweep.plans().len(), example.number));
+    sweep.flop(model, left).map_err(|error| sweep_failure(&error))
+}
+
+/// The hash of texts, and of how they are told apart.
+fn sha256(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn sweep_failure(error: &SweepError) -> Failure {
+    match error {
+        SweepError::Forward(error) => forward_failure(error),
+        SweepError::Memory { .. } => Failure::new(Exit::Missing, error.to_string()).with_help("--memory allows more"),
+        _ => Failure::usage(error.to_string()),
+    }
+}

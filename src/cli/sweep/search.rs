@@ -1,0 +1,316 @@
+//! `lesion search`: the smallest sets of layers that a capability needs, or that break it.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use lesion::forward::Session;
+use lesion::measure::Number;
+use lesion::plan::{Plan, StepError};
+use lesion::sweep::{
+    Ended, Event, Example, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep, SweepOptions,
+    Threshold,
+};
+use serde::Serialize;
+
+use super::args::{MemorySize, MethodArg, Search as SearchArgs};
+use super::inputs::Inputs;
+use super::memory::memory_for;
+use super::progress::{Progress, blocks, grouped};
+use super::running::{read_all, sweep_failure};
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::output::{Output, SCHEMA_VERSION, note, shown, table};
+use crate::cli::{model, resolve, signals};
+
+/// Up to how many layers the search is exact unless told.
+const EXACT_LAYERS: usize = 12;
+
+/// The result in JSON.
+#[derive(Serialize)]
+struct SearchRecord<'a> {
+    schema_version: u32,
+    model: &'a str,
+    goal: &'static str,
+    threshold: ThresholdRecord,
+    method: &'static str,
+    /// Whether sizes are exact: else they are upper bounds.
+    exact: bool,
+    examples: usize,
+    intact: MeasuredRecord,
+    smallest: Vec<SetRecord<'a>>,
+    smallest_count: usize,
+    /// Minimal under inclusion among all qualifying sets; only an exact search knows them.
+    minimal: Vec<SetRecord<'a>>,
+    minimal_count: usize,
+    models_measured: usize,
+    block_evaluations: f64,
+    naive_block_evaluations: f64,
+    seconds: f64,
+    numerics: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ThresholdRecord {
+    KeepAccuracy(f64),
+    WithinNats(f64),
+}
+
+#[derive(Serialize)]
+struct MeasuredRecord {
+    nll_per_token: Number,
+    accuracy: Number,
+}
+
+#[derive(Serialize)]
+struct SetRecord<'a> {
+    layers: &'a [usize],
+    #[serde(flatten)]
+    measured: MeasuredRecord,
+}
+
+impl From<Measured> for MeasuredRecord {
+    fn from(measured: Measured) -> Self {
+        MeasuredRecord { nll_per_token: Number(measured.nll), accuracy: Number(measured.accuracy) }
+    }
+}
+
+pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
+    let engine = resolve::engine(&args.engine)?;
+    let mut output = Output::open(&args.output)?;
+    let model = model::open(&args.model)?;
+    let search = Search {
+        n_layer: model.config().n_layer,
+        goal: if args.breaking { Goal::Break } else { Goal::Keep },
+        threshold: match (args.keep, args.within) {
+            (Some(share), _) => Threshold::Accuracy(share),
+            (None, Some(nats)) => Threshold::Within(nats),
+            (None, None) => return Err(Failure::usage("--keep or --within says what a set must reach")),
+        },
+        method: method(args, model.config().n_layer)?,
+    };
+    let mut inputs = Inputs::open(&args.examples, None, &model)?;
+    let examples = read_all(&mut inputs)?.into_iter().map(|placed| placed.example).collect();
+    let session = resolve::session(&model, engine)?;
+    let start = Instant::now();
+    let mut measuring = Measuring { session, examples, memory: args.running.memory, shared: 0.0, naive: 0.0 };
+    let found = search.run(&mut |plans: &[Plan]| measuring.measure(plans))?;
+    model::check_unchanged(&model, args.model.read())?;
+    let seconds = start.elapsed().as_secs_f64();
+    let top = if args.top == 0 { usize::MAX } else { args.top as usize };
+    if output.json {
+        output.object(&record(&search, &found, &measuring, seconds, top))?;
+    } else {
+        show(&mut output, &found, &search, top)?;
+        note(format!(
+            "{} models on {} examples: {} block evaluations each instead of {}, {seconds:.1} s",
+            grouped(found.tried),
+            grouped(measuring.examples.len()),
+            blocks(measuring.shared),
+            blocks(measuring.naive)
+        ));
+    }
+    output.finish()?;
+    Ok(Exit::Ok)
+}
+
+fn method(args: &SearchArgs, n_layer: usize) -> Result<Method> {
+    Ok(match args.method {
+        None if n_layer <= EXACT_LAYERS => Method::Exact,
+        Some(MethodArg::Exact) if n_layer > MAX_EXACT_LAYERS => {
+            let message = format!(
+                "--method exact: 2^{n_layer} subsets of {n_layer} layers; {MAX_EXACT_LAYERS} layers are possible"
+            );
+            return Err(Failure::usage(message).with_help("--method beam, greedy or bisect give upper bounds"));
+        }
+        Some(MethodArg::Exact) => Method::Exact,
+        Some(MethodArg::Greedy) => Method::Greedy,
+        None | Some(MethodArg::Beam) => Method::Beam(args.beam as usize),
+        Some(MethodArg::Bisect) => Method::Bisect,
+    })
+}
+
+/// Plans are measured on all examples, in a sweep each time that some are asked for.
+struct Measuring {
+    session: Session,
+    examples: Vec<Example>,
+    memory: Option<MemorySize>,
+    /// Block evaluations on each example so far, and what they would be plan by plan.
+    shared: f64,
+    naive: f64,
+}
+
+impl Measuring {
+    fn measure(&mut self, plans: &[Plan]) -> Result<Vec<Measured>> {
+        // By plan, then by example, so that sums run in one order whatever the schedule.
+        let count = self.examples.len();
+        let memory = memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?;
+        let mut outcomes = vec![Outcome::default(); plans.len() * count];
+        let options = SweepOptions { memory, divergence: false, token_losses: false };
+        let model = self.session.model().clone();
+        let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options).map_err(|error| sweep_failure(&error))?;
+        self.shared += sweep.cost().shared.blocks();
+        self.naive += sweep.cost().naive.blocks();
+        let flop = sweep.flop(&model, &self.examples).map_err(|error| sweep_failure(&error))?;
+        let mut progress = Progress::new(Some(flop));
+        let examples = self.examples.iter().cloned();
+        let ended = sweep.run(&mut self.session, examples, &|_, _| false, &mut |event| {
+            match event {
+                Event::Rows(rows) => {
+                    for row in rows {
+                        outcomes[row.plan * count + row.example as usize] = Outcome::of(row);
+                    }
+                }
+                Event::Flop(flop) => progress.advance(flop),
+                Event::Examples(_) => {}
+            }
+            if signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        progress.end();
+        match ended.map_err(|error| sweep_failure(&error))? {
+            Ended::Complete => Ok(outcomes.chunks(count).map(measured).collect()),
+            Ended::Cancelled => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+}
+
+/// What of a row counts here.
+#[derive(Clone, Copy, Default)]
+struct Outcome {
+    nll: f64,
+    tokens: u32,
+    correct: bool,
+}
+
+impl Outcome {
+    fn of(row: &Row) -> Outcome {
+        Outcome { nll: row.nll, tokens: row.tokens, correct: row.is_correct() }
+    }
+}
+
+/// A plan's outcomes together.
+fn measured(outcomes: &[Outcome]) -> Measured {
+    let nll: f64 = outcomes.iter().map(|outcome| outcome.nll).sum();
+    let tokens: u64 = outcomes.iter().map(|outcome| u64::from(outcome.tokens)).sum();
+    let correct = outcomes.iter().filter(|outcome| outcome.correct).count();
+    Measured { nll: nll / tokens as f64, accuracy: correct as f64 / outcomes.len() as f64 }
+}
+
+fn record<'f>(
+    search: &Search,
+    found: &'f Found,
+    measuring: &'f Measuring,
+    seconds: f64,
+    top: usize,
+) -> SearchRecord<'f> {
+    SearchRecord {
+        schema_version: SCHEMA_VERSION,
+        model: measuring.session.model().name(),
+        goal: match search.goal {
+            Goal::Keep => "keep",
+            Goal::Break => "break",
+        },
+        threshold: match search.threshold {
+            Threshold::Accuracy(share) => ThresholdRecord::KeepAccuracy(share),
+            Threshold::Within(nats) => ThresholdRecord::WithinNats(nats),
+        },
+        method: method_name(search.method),
+        exact: found.exact,
+        examples: measuring.examples.len(),
+        intact: found.intact.into(),
+        smallest: records(&found.smallest, top),
+        smallest_count: found.counts.0,
+        minimal: records(&found.minimal, top),
+        minimal_count: found.counts.1,
+        models_measured: found.tried,
+        block_evaluations: measuring.shared,
+        naive_block_evaluations: measuring.naive,
+        seconds,
+        numerics: measuring.session.numerics(),
+    }
+}
+
+fn records(sets: &[LayerSet], top: usize) -> Vec<SetRecord<'_>> {
+    let mut records = Vec::new();
+    for set in sets.iter().take(top) {
+        records.push(SetRecord { layers: &set.layers, measured: set.measured.into() });
+    }
+    records
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Exact => "exact",
+        Method::Greedy => "greedy",
+        Method::Beam(_) => "beam",
+        Method::Bisect => "bisect",
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        Failure::usage(error.to_string())
+    }
+}
+
+fn show(output: &mut Output, found: &Found, search: &Search, top: usize) -> Result<()> {
+    let Search { goal, threshold, method, .. } = *search;
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let Measured { nll, accuracy } = found.intact;
+    output.line(format!("intact: {} correct, {} nats per token", percent(accuracy), shown(nll)))?;
+    let asked = match threshold {
+        Threshold::Accuracy(share) => {
+            format!("at least {} correct ({} of intact)", percent(share * accuracy), percent(share))
+        }
+        Threshold::Within(nats) => {
+            format!("at most {} nats per token ({} more than intact)", shown(nll + nats), shown(nats))
+        }
+    };
+    let (what, whose) = match goal {
+        Goal::Keep => ("layers that suffice", format!("alone: {asked}")),
+        Goal::Break => ("layers without which it breaks", format!("without them no longer {asked}")),
+    };
+    output.line(format!("{what}, the model {whose}"))?;
+    if found.smallest.is_empty() {
+        return output.line(match goal {
+            Goal::Keep if found.exact => "no set of layers does, in their order and once each",
+            Goal::Break if found.exact => "nothing breaks it",
+            _ => "none found",
+        });
+    }
+    let size = found.smallest[0].layers.len();
+    let bound = if found.exact { "the smallest sets" } else { "upper bound, the smallest sets found" };
+    section(
+        output,
+        &format!(
+            "{bound} ({}): {} with {size} layer{}",
+            method_name(method),
+            found.counts.0,
+            if size == 1 { "" } else { "s" }
+        ),
+        &found.smallest,
+        top,
+    )?;
+    if found.exact && found.counts.1 > found.counts.0 {
+        let title = format!("all sets that are minimal under inclusion: {}", found.counts.1);
+        section(output, &title, &found.minimal, top)?;
+    }
+    Ok(())
+}
+
+fn section(output: &mut Output, title: &str, sets: &[LayerSet], top: usize) -> Result<()> {
+    output.line("")?;
+    output.heading(title)?;
+    let header = ["layers", "size", "correct", "nats/token"].map(str::to_owned);
+    let row = |set: &LayerSet| -> Vec<String> {
+        let plan =
+            Plan::from_layers(set.layers.iter().copied()).map_or_else(|_| String::new(), |plan| plan.to_string());
+        let Measured { nll, accuracy } = set.measured;
+        vec![plan, set.layers.len().to_string(), format!("{:.1} %", 100.0 * accuracy), shown(nll)]
+    };
+    let rows: Vec<Vec<String>> = sets.iter().take(top).map(row).collect();
+    output.text(&table(&header, &rows, 1))?;
+    if sets.len() > top {
+        output.line(format!("… and {} more: --top 0 shows all", sets.len() - top))?;
+    }
+    Ok(())
+}

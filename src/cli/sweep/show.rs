@@ -1,0 +1,185 @@
+//! What a sweep shows to people: tables of plans with bars, and heat maps of families with two axes.
+
+use lesion::plan::Family;
+use lesion::sweep::{Estimate, Summary};
+
+use super::args::Order;
+use super::plans::{Members, Plans};
+use crate::cli::failure::Result;
+use crate::cli::output::{Output, shown, table};
+
+/// Columns of a bar.
+const BAR: usize = 16;
+
+/// Columns of a heat map at most; wider ones show shades alone.
+const MAP_WIDTH: usize = 150;
+
+/// How tables are shown.
+#[derive(Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) order: Order,
+    /// Plans; 0 for all.
+    pub(crate) top: usize,
+}
+
+/// A table of plans on the examples of one task, or of all.
+pub(crate) fn plans(
+    output: &mut Output,
+    title: &str,
+    plans: &Plans,
+    summaries: &[Summary],
+    intact: &Summary,
+    look: Look,
+) -> Result<()> {
+    let tokens = format!("{} examples, {} scored tokens", intact.examples, intact.tokens);
+    output.heading(&format!("{title}: {tokens}"))?;
+    let kl = !intact.divergence.is_nan();
+    let mut header = vec!["plan", "blocks", "nats/token", "Δ to intact", "95 %", "correct", "top-1", "entropy"];
+    header.extend(kl.then_some("KL"));
+    header.extend(summaries.iter().any(|summary| summary.non_finite > 0).then_some("not finite"));
+    header.push("");
+    let header: Vec<String> = header.into_iter().map(str::to_owned).collect();
+    let mut order: Vec<usize> = (0..plans.plans.len()).collect();
+    if look.order == Order::Loss {
+        order.sort_by(|&a, &b| summaries[a].nll.value.total_cmp(&summaries[b].nll.value).then(a.cmp(&b)));
+    }
+    let all = order.len();
+    let shown_plans = if look.top == 0 { all } else { look.top.min(all) };
+    let widest = order.iter().filter_map(|&plan| summaries[plan].delta).map(|delta| delta.value.abs());
+    let widest = widest.filter(|delta| delta.is_finite()).fold(0.0, f64::max);
+    let row = |label: &str, blocks: String, summary: &Summary| {
+        let delta = summary.delta.unwrap_or(Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN });
+        let mut row = vec![
+            label.to_owned(),
+            blocks,
+            shown(summary.nll.value),
+            signed(delta.value),
+            format!("{} … {}", signed(delta.low), signed(delta.high)),
+            percent(summary.correct),
+            percent(summary.top1),
+            shown(summary.entropy),
+        ];
+        row.extend(kl.then(|| shown(summary.divergence)));
+        row.extend((header.len() > row.len() + 1).then(|| summary.non_finite.to_string()));
+        row.push(bar(delta.value, widest));
+        row
+    };
+    let mut rows = Vec::with_capacity(shown_plans + 1);
+    if plans.intact.is_none_or(|intact| !order[..shown_plans].contains(&intact)) {
+        rows.push(row("intact", String::new(), intact));
+    }
+    for &plan in &order[..shown_plans] {
+        let label = if plans.intact == Some(plan) {
+            format!("{} (intact)", plans.texts[plan])
+        } else {
+            plans.texts[plan].clone()
+        };
+        rows.push(row(&label, plans.plans[plan].cost().to_string(), &summaries[plan]));
+    }
+    output.text(&output.painted(&table(&header, &rows, 1)))?;
+    if shown_plans < all {
+        output.line(format!("… and {} plans more: --top 0 shows all", all - shown_plans))?;
+    }
+    output.line("")
+}
+
+/// A family's plans on its two axes: how much each differs from the intact model.
+pub(crate) fn map(output: &mut Output, members: &Members, summaries: &[Summary]) -> Result<()> {
+    let [down, across] = members.family.axes() else { return Ok(()) };
+    let delta = |plan: usize| summaries[plan].delta.map_or(f64::NAN, |delta| delta.value);
+    let cells: Vec<(u64, u64, f64)> = members.members.iter().map(|(plan, at)| (at[0], at[1], delta(*plan))).collect();
+    let axis = |of: &dyn Fn(&(u64, u64, f64)) -> u64| {
+        let mut values: Vec<u64> = cells.iter().map(of).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let (rows, columns) = (axis(&|cell| cell.0), axis(&|cell| cell.1));
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let title = |family: &Family| format!("{family}: nats per token more than intact");
+    output.heading(&title(&members.family))?;
+    let narrow = columns.len() * 7 + 8 > MAP_WIDTH;
+    let width = if narrow { 2 } else { 7 };
+    let extreme = cells.iter().map(|cell| cell.2.abs()).filter(|delta| delta.is_finite()).fold(0.0, f64::max);
+    let label = 8.max(down.len() + 1);
+    let mut line = format!("{:<label$}", format!("{down} ↓"));
+    if !narrow {
+        columns.iter().for_each(|column| line.push_str(&format!("{column:>width$}")));
+    }
+    output.line(format!(
+        "{line}  → {across}{}",
+        if narrow { format!(" {}..={}", columns[0], columns[columns.len() - 1]) } else { String::new() }
+    ))?;
+    for row in &rows {
+        let mut line = format!("{row:<label$}");
+        for column in &columns {
+            let found = cells.iter().find(|cell| cell.0 == *row && cell.1 == *column);
+            line.push_str(&match found {
+                None => " ".repeat(width),
+                Some((_, _, value)) => output.shaded(&cell(*value, width), *value, extreme),
+            });
+        }
+        output.line(line.trim_end())?;
+    }
+    output.line("")
+}
+
+/// A value as wide as a cell; in narrow ones a shade.
+fn cell(value: f64, width: usize) -> String {
+    if width < 7 {
+        return if value.is_nan() { "? ".to_owned() } else { "██".to_owned() };
+    }
+    let text = match value.abs() {
+        small if small < 0.005 => "0".to_owned(),
+        large if large < 100.0 => format!("{value:+.2}"),
+        large if large < 10_000.0 => format!("{value:+.0}"),
+        large if large.is_finite() => format!("{value:+.0e}"),
+        _ => value.to_string(),
+    };
+    format!("{text:>width$}")
+}
+
+fn signed(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() || value.abs() < 1e-3 { shown(value) } else { format!("{value:+.4}") }
+}
+
+fn percent(share: f64) -> String {
+    if share.is_nan() { "–".to_owned() } else { format!("{:.1} %", 100.0 * share) }
+}
+
+/// A difference as a bar, eighths of a column exact.
+fn bar(value: f64, widest: f64) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if widest <= 0.0 {
+        return String::new();
+    }
+    let eighths = ((value.abs() / widest).min(1.0) * (8 * BAR) as f64).round() as usize;
+    let bar = format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8]);
+    if value < 0.0 && !bar.is_empty() { format!("−{bar}") } else { bar }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_long_as_they_say() {
+        assert_eq!(bar(1.0, 1.0), "█".repeat(16));
+        assert_eq!([bar(0.5, 1.0).chars().count(), bar(0.0, 1.0).chars().count()], [8, 0]);
+        assert_eq!(bar(1.0 / 128.0, 1.0), "▏");
+        assert_eq!((bar(-0.25, 1.0), bar(f64::NAN, 1.0), bar(0.0, 0.0)), ("−████".into(), "NaN".into(), String::new()));
+        assert_eq!(bar(f64::INFINITY, 2.0), "█".repeat(16));
+    }
+
+    #[test]
+    fn cells_keep_their_width() {
+        for value in [0.0, -0.001, 0.1234, -3.5, 99.99, -1234.0, 1e9, f64::NAN, f64::INFINITY] {
+            assert_eq!(cell(value, 7).chars().count(), 7, "{value}");
+        }
+    }
+}
