@@ -23,7 +23,7 @@ pub const TILE: usize = 16;
 /// Keys between two updates of the running maximum: eight tiles. Part of the order of sums.
 const GROUP: usize = 128;
 
-/// Rows computed side by side at most: those of the widest register tile.
+/// Rows computed side by side at most.
 const ROWS: usize = 12;
 
 /// Rows of one task: enough tasks for many cores, few enough to keep a head's keys in cache.

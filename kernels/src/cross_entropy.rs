@@ -1,5 +1,6 @@
-//! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, the entropy and the greatest
-//! logits, in one pass over tiles of the vocabulary. The logits are never stored.
+//! The cross-entropy of rows over a vocabulary: log-sum-exp, the target's logit and rank, the entropy, and, where they are
+//! wanted, the greatest logits and the divergences from reference rows, in one pass over strips of the vocabulary. The
+//! logits are never stored.
 
 use crate::divergence::{self, Against, Compared};
 use crate::gemm::arithmetic::Arithmetic;
@@ -108,12 +109,8 @@ pub(crate) fn cross_entropy<A: Arithmetic>(
             let state = &mut state[(chunk.rows.start - rows.start) * STATE..][..chunk.rows.len() * STATE];
             let begins = chunk.columns.start == columns.start;
             let tops = Tops { lists, count, group, groups };
-            let (chunk_rows, columns) = (chunk.rows.clone(), chunk.columns.clone());
-            let sums = &mut *chunk.sums;
-            dispatch(
-                isa,
-                Scored { chunk: Chunk { rows: chunk_rows, columns, sums }, begins, scores, state: &mut *state, tops },
-            );
+            let logits = Chunk { rows: chunk.rows.clone(), columns: chunk.columns.clone(), sums: &mut *chunk.sums };
+            dispatch(isa, Scored { chunk: logits, begins, scores, state: &mut *state, tops });
             if references > 0 {
                 dispatch(isa, Compared { chunk, against, strip: &mut strip, state, begins });
             }
@@ -178,9 +175,12 @@ fn merge(partials: &[Partial], out: &mut RowScore) {
     out.rank = rank;
 }
 
-/// A row's running state: three vectors of 16 lanes at most (greatest logits, sums, weighted sums), in a line of its own a
-/// count, and the sums of [`Compared`].
+/// A row's running state, in lines of 16 lanes: greatest logits, sums, weighted sums, the count of logits greater than the
+/// target's, the sums of [`Compared`].
 pub(crate) const STATE: usize = 5 * 16;
+
+/// Where in a row's state the count is.
+const GREATER: usize = 3 * 16;
 
 /// Where in a row's state the sums of [`Compared`] are.
 pub(crate) const APART: usize = 4 * 16;
@@ -219,7 +219,7 @@ impl SimdOp for Scored<'_> {
             let [max, sum, weighted] = unsafe { [0, 16, 32].map(|at| s.load(state.as_ptr().add(at))) };
             let mut running = if begins { Running::new(s) } else { Running { max, sum, weighted } };
             let greater = running.take(s, logits, scores[row].target_logit as f32);
-            let before = if begins { 0.0 } else { state[48] };
+            let before = if begins { 0.0 } else { state[GREATER] };
             // SAFETY: as above.
             unsafe {
                 s.store(state.as_mut_ptr(), running.max);
@@ -227,7 +227,7 @@ impl SimdOp for Scored<'_> {
                 s.store(state.as_mut_ptr().add(32), running.weighted);
             }
             // Counts of one group are small integers: exact.
-            state[48] = before + greater as f32;
+            state[GREATER] = before + greater as f32;
         }
     }
 }
@@ -303,7 +303,7 @@ impl SimdOp for Concluded<'_> {
             // SAFETY: as above.
             let apart = if self.references > 0 { s.sum(unsafe { s.load(state.as_ptr().add(APART)) }) } else { 0.0 };
             let (sum, weighted) = (s.sum(s.mul(factor, sum)), s.sum(weighted));
-            let partial = Partial { max, sum, weighted, greater: state[48] as u32, apart };
+            let partial = Partial { max, sum, weighted, greater: state[GREATER] as u32, apart };
             // SAFETY: this task alone writes its rows of its group.
             unsafe { *self.partials.at(row * self.groups + self.group) = partial };
         }

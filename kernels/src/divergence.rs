@@ -25,7 +25,7 @@ impl Against<'_> {
     /// No row is a reference.
     pub(crate) const NOTHING: Against<'static> = Against { log_sum_exp: &[], of: &[] };
 
-    /// Elements of the buffer that [`Compared`] keeps a strip of the references in.
+    /// Elements of the buffer in which [`Compared`] keeps a strip of the references.
     pub(crate) fn buffer_len(&self) -> usize {
         2 * self.log_sum_exp.len() * NT
     }
@@ -40,7 +40,8 @@ pub(crate) fn of_sum(sum: f64, reference_log_sum_exp: f64, log_sum_exp: f64) -> 
     sum * (rounded - reference_log_sum_exp).exp() + (log_sum_exp - reference_log_sum_exp)
 }
 
-/// Takes a chunk of logits into the divergences of its rows; keeps what it has of references for the rows behind them.
+/// Takes a chunk of logits into the divergences of its rows. What it has of references it keeps for the rows behind them,
+/// which meet the same columns before the next ones come (see [`crate::gemm::packed::Then::Give`]).
 pub(crate) struct Compared<'a> {
     pub(crate) chunk: Chunk<'a>,
     pub(crate) against: Against<'a>,

@@ -18,7 +18,8 @@ unsafe impl Zeroable for Line {}
 // SAFETY: as above.
 unsafe impl Pod for Line {}
 
-/// A growing buffer of f32, 64-byte aligned. What it grows by is zero; for the rest it holds what the last user left.
+/// A growing buffer of f32, 64-byte aligned. New memory is zero; the rest holds what the last user left, also where the
+/// buffer was shorter in between.
 #[derive(Clone, Debug, Default)]
 pub struct Floats {
     lines: Vec<Line>,

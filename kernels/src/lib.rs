@@ -1,5 +1,6 @@
 //! Every numeric kernel of `lesion`: matrix products with fused epilogues, causal attention over
-//! per-execution keys and values, LayerNorm, GELU and the cross-entropy over a vocabulary.
+//! per-execution keys and values, LayerNorm, GELU, the cross-entropy over a vocabulary and divergences of distributions
+//! over it.
 //!
 //! The crate takes slices and shapes; it knows nothing of GPT-2, of files or of plans.
 //! All `unsafe` numeric code of the project is here.

@@ -1,7 +1,6 @@
 //! NEON vectors: 8 lanes in two registers of 4.
 //!
-//! Eight lanes, because a panel of a is packed by transposing `LANES × LANES` blocks and so holds no more than `LANES`
-//! rows. They also make every operation's lanes, and with FMA its bits, those of AVX2.
+//! Eight lanes make every operation's lanes, and with FMA its bits, those of AVX2.
 
 use crate::gemm::PackedTile;
 use crate::gemm::arithmetic::Arithmetic;

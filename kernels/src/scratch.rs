@@ -8,11 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct ThreadScratch {
     /// A packed piece of b; in attention the scores and queries of a block of rows.
     pub(crate) packed: Floats,
-    /// The sums of a task, with few rows those of a block behind them; in attention the running outputs of a block of rows.
+    /// The sums of a task; in attention the running outputs of a block of rows.
     pub(crate) sums: Floats,
     /// The weights of a few outputs, one behind the other; then the running softmaxes of a task's rows.
     pub(crate) gathered: Floats,
-    /// A strip of the logits and probabilities that others are compared with.
+    /// A strip of the references' logits and probabilities, with which other rows are compared.
     pub(crate) strip: Floats,
 }
 
@@ -48,7 +48,7 @@ impl PerThread {
 pub(crate) struct Scratch {
     /// Packed rows of a.
     pub(crate) rows: Floats,
-    /// Sums of the blocks of k that wait to be added up.
+    /// Sums that wait: many rows' for their next piece of k, few rows' to be added up over the blocks of k.
     pub(crate) partial_sums: Floats,
     /// Per (row, vocabulary group) partial results of the cross-entropy.
     pub(crate) partials: Vec<crate::cross_entropy::Partial>,

@@ -266,7 +266,7 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
         &[(1, 1), (37, 50), (300, 128), (777, 200), (1601, 130), (513, 256)]
     };
     for &(k, n) in shapes {
-        // More than 96 rows take a in pieces of 768 k.
+        // More than 98 rows take a in pieces of 768 k.
         let most = if cfg!(miri) { 10 } else { 130 };
         let (a, bias, before) = (rng.normals(most * k), rng.normals(n), rng.normals(most * n));
         for layout in LAYOUTS {

@@ -99,11 +99,11 @@ impl<A: Arithmetic> Block<'_, A> {
             let lines = first..self.k.end.min(first + LINES);
             for column in columns.clone().step_by(nr) {
                 let wanted = nr.min(columns.end - column);
-                let start = first > self.k.start;
+                let goes_on = first > self.k.start;
                 for panel in (0..a.rows).step_by(a.panel) {
                     // SAFETY: the rows of a panel, and the padded columns, are this task's part of the sums.
                     let sums = unsafe { self.sums.at(panel * width + column - columns.start) };
-                    let at = Tile { a: a.panel_at(panel, first), sums, width: *width, goes_on: start };
+                    let at = Tile { a: a.panel_at(panel, first), sums, width: *width, goes_on };
                     let k = lines.len();
                     if wanted == nr {
                         // The lines' own next columns; behind their last ones, the next lines' first.

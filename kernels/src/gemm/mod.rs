@@ -4,14 +4,16 @@
 //!
 //! **Order of sums.** An output element is the sum, in order, of the partial sums of the blocks of [`KC`] consecutive
 //! k, each a chain of FMAs from zero. `KC` is a constant of the format, not of the machine, and every path below keeps
-//! the order, so a row's bits depend neither on m, nor on the other rows, nor on the number of threads, nor on the dtype
-//! or layout of equal weights. In f32 AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
+//! the order, so an element's bits depend neither on m and n, nor on other rows and outputs, nor on the number of threads,
+//! nor on the dtype or layout of equal weights. In f32 AVX-512 and AVX2 give the same bits; the portable path, without FMA, gives its own.
 //!
 //! **Loops.** Many rows ([`packed`]): a piece of `a` is packed into panels of `MR` rows ([`rows`]); a task takes a strip of
 //! [`NT`] columns and a range of rows, packs a piece of the strip, which stays in L2, and runs register tiles over it. A
-//! panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past. Finished sums get their epilogue
-//! while they are still in cache. Few rows ([`few`]), for which b is the slower side to come, and a single row against
-//! transposed weights ([`row`]) have loops of their own.
+//! panel of b (`KC × NR`, 32 KiB with AVX-512) stays in L1 while panels of a stream past. A register tile's finished sums get
+//! their epilogue and are stored ([`finish`]) before the next tile begins. For few rows, up to [`FEW`], b is the slower side
+//! to come: where it lies `[k, n]` they have a loop of their own ([`few`]), where it lies `[n, k]` the same loop with pieces
+//! of b that stay in L1, and a single row one of its own again ([`row`]). What comes from memory next is fetched meanwhile
+//! ([`lines`]).
 
 pub(crate) mod arithmetic;
 pub(crate) mod few;

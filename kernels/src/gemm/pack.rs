@@ -162,10 +162,8 @@ fn pack_out_in<S: Simd, A: Arithmetic, E: Element>(
             let from = k.start + done * A::UNIT;
             let to = k.end.min(from + step);
             let at = (columns.start + column) * stride + from;
-            // SAFETY: a vector inside the panel's line of unit `done + i`, below `units` (`pack_b` checked the length of
-            // `out`).
-            // SAFETY: a vector inside the panel's line of unit `done`; so are the next ones, below `units` (`pack_b` checked the
-            // length of `out`).
+            // SAFETY: a vector inside the panel's line of unit `done`; so are those of the next units, below `units` (`pack_b`
+            // checked the length of `out`).
             let first_line = unsafe { out.as_mut_ptr().add((column / nr * units + done) * nr + column % nr) };
             let line = |i: usize| first_line.wrapping_add(i * nr);
             if column + S::LANES <= columns.len() && to - from == step {

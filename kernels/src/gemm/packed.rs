@@ -16,7 +16,7 @@ use std::ops::Range;
 /// k packed at a time when there are many rows: with [`NT`] columns 384 KiB, read from L2 by each chunk of rows.
 const PIECE: usize = 3 * KC;
 
-/// Columns packed at a time when there are few rows.
+/// Columns packed at a time when there are few rows: with a block of k 32 KiB, which stay in L1.
 const FEW_COLUMNS: usize = 32;
 
 /// Rows that meet a packed piece before the next ones do: with them `a` and the sums have room beside it in L2.
@@ -35,6 +35,23 @@ pub(crate) enum Then<'a> {
     Store(Finish<'a>),
     /// They are given away, chunk by chunk: strips of [`NT`] columns one after the other, in each the rows in order.
     Give(&'a mut dyn FnMut(Chunk<'_>)),
+}
+
+impl<'a> Then<'a> {
+    /// What the register tiles do with complete sums.
+    fn finish(&self) -> Option<Finish<'a>> {
+        match self {
+            Then::Store(finish) => Some(*finish),
+            Then::Give(_) => None,
+        }
+    }
+
+    /// Takes a complete chunk, if nobody has stored it yet.
+    fn give(&mut self, chunk: Chunk<'_>) {
+        if let Then::Give(give) = self {
+            give(chunk);
+        }
+    }
 }
 
 /// Sums of all rows that wait for the next piece of k, when a is packed piece by piece: `[strips][rows][NT]`.
@@ -76,8 +93,8 @@ pub(crate) struct Part<'a, A> {
 
 /// Computes a part. Where a is a piece of k, its sums are complete behind the last.
 pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut ThreadScratch, mut then: Then<'_>) {
-    let Part { a, b, rows, columns, carried } = part;
-    assert!(rows.start.is_multiple_of(a.panel) && rows.end <= a.rows && columns.end <= b.n);
+    let Part { a, b, rows, columns: all, carried } = part;
+    assert!(rows.start.is_multiple_of(a.panel) && rows.end <= a.rows && all.end <= b.n);
     let chunk_rows = (CHUNK / a.panel).max(1) * a.panel;
     let ThreadScratch { packed, sums, .. } = own;
     let packed = packed.at_least(NT * PIECE.min(b.k));
@@ -85,63 +102,75 @@ pub(crate) fn multiply<A: Arithmetic>(isa: Isa, part: Part<'_, A>, own: &mut Thr
     // With few rows b would go to L2 and back for little: it is packed as much at a time as L1 holds.
     let few = a.rows <= FEW;
     let (piece, width) = if few { (KC, FEW_COLUMNS) } else { (PIECE, NT) };
-    let all = columns;
-    for start in all.clone().step_by(NT) {
-        let strip = start..all.end.min(start + NT);
-        for columns in strip.clone().step_by(width).map(|from| from..strip.end.min(from + width)) {
-            for k in a.k.clone().step_by(piece).map(|from| from..a.k.end.min(from + piece)) {
-                let ahead = match b.layout {
-                    Layout::InOut => Ahead { k: 16, columns: width },
-                    Layout::OutIn => Ahead { k: 128, columns: 16 },
-                };
-                let (columns, arithmetic) = (columns.clone(), PhantomData);
-                dispatch(isa, Pack::<A> { b, k: k.clone(), columns: columns.clone(), ahead, packed, arithmetic });
-                for first in rows.clone().step_by(chunk_rows) {
-                    let chunk = first..rows.end.min(first + chunk_rows);
+    let ahead = match b.layout {
+        Layout::InOut => Ahead { k: 16, columns: width },
+        Layout::OutIn => Ahead { k: 128, columns: 16 },
+    };
+    for strip in parts(all.clone(), NT) {
+        for columns in parts(strip.clone(), width) {
+            for k in parts(a.k.clone(), piece) {
+                let arithmetic = PhantomData::<A>;
+                dispatch(isa, Pack { b, k: k.clone(), columns: columns.clone(), ahead, packed, arithmetic });
+                // Behind the last k sums are complete, behind the last columns all of the strip's.
+                let complete = k.end == b.k;
+                let last = columns.end == strip.end;
+                for chunk in parts(rows.clone(), chunk_rows) {
                     let sums = match carried {
                         // SAFETY: this task alone has these rows of this strip.
                         Some(carried) => unsafe { carried.of(&chunk, strip.start) },
                         // What no later piece needs may stay where it is hot.
                         None if b.k <= piece => &mut own_sums[..chunk.len() * NT],
-                        None => &mut own_sums[(first - rows.start) * NT..][..chunk.len() * NT],
+                        None => &mut own_sums[(chunk.start - rows.start) * NT..][..chunk.len() * NT],
                     };
-                    let finish = match &then {
-                        Then::Store(finish) if k.end == b.k => Some(*finish),
-                        _ => None,
+                    let mut coming = if few {
+                        behind::<A>(b, &k, &columns, all.end, a.rows.div_ceil(a.panel))
+                    } else {
+                        Lines::none()
                     };
-                    let mut coming = match few {
-                        true => behind(b, &k, &columns, all.end, a.rows.div_ceil(a.panel)),
-                        false => Lines::none(),
+                    let tiles = Multiply {
+                        a,
+                        k: k.clone(),
+                        rows: chunk.clone(),
+                        columns: columns.clone(),
+                        packed,
+                        sums: &mut sums[columns.start - strip.start..],
+                        finish: then.finish().filter(|_| complete),
+                        coming: &mut coming,
                     };
-                    let at = columns.start - strip.start;
-                    let (rows, columns, last) = (chunk.clone(), columns.clone(), columns.end == strip.end);
-                    dispatch(
-                        isa,
-                        Multiply {
-                            a,
-                            k: k.clone(),
-                            rows,
-                            columns,
-                            packed,
-                            sums: &mut sums[at..],
-                            finish,
-                            coming: &mut coming,
-                        },
-                    );
-                    if let (Then::Give(give), true) = (&mut then, k.end == b.k && last) {
-                        give(Chunk { rows: chunk, columns: strip.clone(), sums });
+                    dispatch(isa, tiles);
+                    if complete && last {
+                        then.give(Chunk { rows: chunk, columns: strip.clone(), sums });
                     }
                 }
             }
         }
     }
 }
-/// What few rows meet behind a piece: the next k of its columns, or the next columns. It is fetched while the `panels` are computed.
-fn behind(b: &WeightMatrix<'_>, k: &Range<usize>, columns: &Range<usize>, end: usize, panels: usize) -> Lines {
+
+/// A range in parts of `size`, the last one what is left.
+fn parts(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(size).map(move |start| start..end.min(start + size))
+}
+
+/// What few rows meet behind a piece: the next k of its columns, or the next columns. It is fetched while the `panels` of a
+/// are computed.
+fn behind<A: Arithmetic>(
+    b: &WeightMatrix<'_>,
+    k: &Range<usize>,
+    columns: &Range<usize>,
+    end: usize,
+    panels: usize,
+) -> Lines {
     if k.end < b.k {
-        Lines::of_weights(b, k.end..b.k.min(k.end + KC), columns.clone(), k.len() * panels)
+        Lines::of_weights(b, k.end..b.k.min(k.end + KC), columns.clone(), A::units(k.len()) * panels)
     } else {
-        Lines::of_weights(b, 0..b.k.min(KC), columns.end..end.min(columns.end + FEW_COLUMNS), k.len() * panels)
+        Lines::of_weights(
+            b,
+            0..b.k.min(KC),
+            columns.end..end.min(columns.end + FEW_COLUMNS),
+            A::units(k.len()) * panels,
+        )
     }
 }
 
