@@ -10,6 +10,8 @@ pub mod measure;
 pub mod model;
 pub mod plan;
 mod shortcuts;
+#[cfg(feature = "store")]
+pub mod store;
 pub mod sweep;
 pub mod tasks;
 pub mod weights;

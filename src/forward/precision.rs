@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// The version of the bits: a result computed by another version may differ in its last ones. Raised with any change that
+/// makes a kernel, or the order in which they run, give other bits (`numerics_version_names_the_bits` fails then), so that
+/// results that are kept are not taken for today's.
+pub const NUMERICS_VERSION: u32 = 1;
+
 /// The arithmetic of a forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
