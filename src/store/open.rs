@@ -85,7 +85,6 @@ impl Store {
         }
         let failed = |source| StoreError::sqlite("open", path, source);
         connection.pragma_update(None, "cache_size", -4 * CACHE_KIB).map_err(failed)?;
-        connection.pragma_update(None, "query_only", 1).map_err(failed)?;
         Ok(Store { connection, path: path.to_owned() })
     }
 

@@ -195,12 +195,18 @@ impl Query {
             let by: Vec<&str> = self.group_by.iter().map(|field| field.group).collect();
             sql.push_str(&format!(" GROUP BY {}", by.join(", ")));
         }
+        let mut order = Vec::new();
         if let Some((item, largest)) = self.order {
             let first = self.items[..item].iter().map(|item| item.columns().len()).sum::<usize>() + 1;
-            sql.push_str(&format!(" ORDER BY {first} {} NULLS LAST", if largest { "DESC" } else { "ASC" }));
-        } else if grouped {
-            let by: Vec<&str> = self.group_by.iter().map(|field| field.sql).collect();
-            sql.push_str(&format!(" ORDER BY {}", by.join(", ")));
+            order.push(format!("{first} {} NULLS LAST", if largest { "DESC" } else { "ASC" }));
+        }
+        if grouped {
+            order.extend(self.group_by.iter().map(|field| field.sql.to_owned()));
+        } else if !self.items.iter().any(|item| matches!(item.what, What::Folded(..) | What::Count)) {
+            order.push("r.setting, r.example, r.plan, q.id".to_owned());
+        }
+        if !order.is_empty() {
+            sql.push_str(&format!(" ORDER BY {}", order.join(", ")));
         }
         if let Some(limit) = self.limit {
             sql.push_str(&format!(" LIMIT {limit}"));
