@@ -80,6 +80,8 @@ pub(crate) struct Complete {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -125,6 +127,8 @@ pub(crate) struct Loss {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -471,6 +475,16 @@ pub(crate) struct EngineArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct StoreArgs {
+    /// Keep results in this store, and take from it what is there [default: lesion/store.db in the user's data folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Keep nothing, and compute everything now
+    #[arg(long, conflicts_with = "store")]
+    pub(crate) no_store: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct OutputArgs {
     /// Print JSON, one object per line
     #[arg(long)]
@@ -529,9 +543,9 @@ pub(crate) fn positive() -> clap::builder::RangedI64ValueParser<u32> {
 
 /// Version and features, as `--version` prints them.
 const VERSION: &str = if cfg!(feature = "hub") {
-    concat!(env!("CARGO_PKG_VERSION"), " (mini, hub)")
+    concat!(env!("CARGO_PKG_VERSION"), " (mini, hub, store)")
 } else {
-    concat!(env!("CARGO_PKG_VERSION"), " (mini)")
+    concat!(env!("CARGO_PKG_VERSION"), " (mini, store)")
 };
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod chat;
 mod complete;
 mod doctor;
 mod failure;
+mod keep;
 mod loss;
 mod model;
 mod models;

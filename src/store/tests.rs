@@ -56,7 +56,7 @@ pub(super) fn example(number: u64) -> Example {
 }
 
 pub(super) fn source(number: u64) -> Source {
-    let task = if number % 2 == 0 { "sums" } else { "capitals" };
+    let task = if number.is_multiple_of(2) { "sums" } else { "capitals" };
     Source {
         task: Some(task.to_owned()),
         number: number / 2,
@@ -119,6 +119,16 @@ fn same(a: &impl std::fmt::Debug, b: &impl std::fmt::Debug) -> bool {
     format!("{a:?}") == format!("{b:?}")
 }
 
+fn results(store: &Store, experiment: &Experiment) -> Vec<StoredRow> {
+    let mut rows = Vec::new();
+    let take = |row| {
+        rows.push(row);
+        Ok::<(), StoreError>(())
+    };
+    store.results(experiment, take).unwrap();
+    rows
+}
+
 fn count(store: &Store, table: &str) -> i64 {
     store.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
@@ -144,14 +154,17 @@ fn what_is_recorded_comes_back() {
     assert!(experiment.observations[0].seconds.is_some());
 
     let mut questions = Vec::new();
-    store.questions(&experiment, |question| Ok::<(), StoreError>(questions.push(question))).unwrap();
+    let take = |question| {
+        questions.push(question);
+        Ok::<(), StoreError>(())
+    };
+    store.questions(&experiment, take).unwrap();
     let third = &questions[3];
     assert_eq!((third.example, third.task, third.number), (3, 1, 1));
     assert_eq!((third.prompt.as_deref(), third.answer.as_deref()), (Some("prompt 3"), Some(" answer 3")));
     assert_eq!((&third.prompt_ids[..], &third.answer_ids[..]), (&[0, 7, 8, 3][..], &[9, 10][..]));
 
-    let mut rows = Vec::new();
-    store.results(&experiment, |stored| Ok::<(), StoreError>(rows.push(stored))).unwrap();
+    let rows = results(&store, &experiment);
     assert_eq!(rows.len(), 24);
     for stored in rows {
         let plan = stored.plan.unwrap();
@@ -368,9 +381,7 @@ fn what_is_given_up_goes_and_nothing_else() {
     assert_eq!((count(&store, "results"), count(&store, "experiments")), (13, 1));
     assert_eq!(count(&store, "examples"), 5);
     let second = store.experiment("second").unwrap();
-    let mut rows = 0;
-    store.results(&second, |_| Ok::<(), StoreError>(rows += 1)).unwrap();
-    assert_eq!(rows, 12);
+    assert_eq!(results(&store, &second).len(), 12);
     let note = store.add_note(NoteKind::Experiment, "stays", std::slice::from_ref(&second), &[]).unwrap();
     let refused = store.collect(std::slice::from_ref(&second), false).unwrap_err().to_string();
     assert_eq!(refused, format!("experiment `second` stays: note {note} cites it"));
@@ -513,9 +524,7 @@ fn a_full_disk_loses_nothing() {
     let store = folder.store();
     store.check_integrity().unwrap();
     let experiment = store.experiment(&name).unwrap();
-    let mut rows = 0;
-    store.results(&experiment, |_| Ok::<(), StoreError>(rows += 1)).unwrap();
-    assert!(rows >= 24);
+    assert!(results(&store, &experiment).len() >= 24);
     let mut recorder = begin(store, KL, None).unwrap();
     let _ = recorder.expect(&example(5_000), source(5_000)).unwrap();
     recorder.append(&[row(0, 5_000)]).unwrap();

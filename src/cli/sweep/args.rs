@@ -5,13 +5,14 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, StoreArgs, positive};
 
 /// Measure many corrupted models on many examples, sharing all that they have in common
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Plans that begin alike share their passes as far as they do, and are scored together: the cost is printed first, and a
-result is bit for bit that of a pass of its own. A sweep that was interrupted goes on when the same command is given again.
+result is bit for bit that of a pass of its own. Results are kept in a store (`lesion store --help`): what any sweep or loss has
+computed is not computed again, and a sweep that was interrupted goes on when the same command is given again.
 
 Families: NAME [i..j] [xRANGE] [wRANGE] [seeds RANGE]; ranges are n, n..m or n..=m
   keep-first · drop-last · drop-first · skip-one · skip-pairs · skip-window [wR] · swap-adjacent · swap-any · move
@@ -29,7 +30,8 @@ Examples:
   lesion sweep --family subsets --pairs questions.jsonl --top 10
   lesion sweep --family swap-any --text story.txt --json
   lesion sweep --plan 0..8 --plan 'skip 5' --plans plans.txt --pairs questions.jsonl --csv
-  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --json --output shard-0.jsonl")]
+  lesion sweep --family keep-first --tasks tasks.json --experiment truncations
+  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --results 0.rows --json --output shard-0.jsonl")]
 pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) plans: SweptPlans,
@@ -46,12 +48,14 @@ pub(crate) struct Sweep {
     pub(crate) shard: Option<Shard>,
     #[command(flatten)]
     pub(crate) running: RunningArgs,
-    /// Keep the results in this file and go on from it [default: one in the user's state folder]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_results")]
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// What the store calls this sweep [default: a name made from what it is]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["no_store", "results"])]
+    pub(crate) experiment: Option<String>,
+    /// Keep the results in a file of rows instead of the store, and go on from it: for parts that run on other machines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["store", "no_store"])]
     pub(crate) results: Option<PathBuf>,
-    /// Keep no results: compute everything now, and all of it again the next time
-    #[arg(long)]
-    pub(crate) no_results: bool,
     /// The order of the table
     #[arg(long, value_enum, default_value_t = Order::Loss, value_name = "ORDER")]
     pub(crate) sort: Order,

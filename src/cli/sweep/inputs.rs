@@ -7,7 +7,7 @@ use std::path::Path;
 use lesion::measure::Answered;
 use lesion::model::Model;
 use lesion::sweep::{Example, ExampleDigest};
-use lesion::tasks::{Task, TaskError, TaskProblem, read_pairs, read_tasks};
+use lesion::tasks::{Question, Task, TaskError, TaskProblem, read_pairs, read_tasks};
 
 use sha2::{Digest, Sha256};
 
@@ -24,6 +24,8 @@ pub(crate) struct Placed {
     pub(crate) group: usize,
     /// Its number there.
     pub(crate) index: u64,
+    /// Its texts, unless it is a window of a text.
+    pub(crate) text: Option<Question>,
     pub(crate) example: Example,
 }
 
@@ -144,19 +146,19 @@ impl<'m> Inputs<'m> {
                             let answered = answered.map_err(|error| {
                                 measure_failure(&error).about(&format!("task {}, example {index}", source.name))
                             })?;
-                            Some((answered.ids, answered.answer))
+                            Some((answered.ids, answered.answer, Some(question.clone())))
                         }
                     },
-                    Kind::Text(text) => text.next()?,
+                    Kind::Text(text) => text.next()?.map(|(ids, scored)| (ids, scored, None)),
                 }
             };
             match tokens {
-                Some((ids, scored)) => {
+                Some((ids, scored, text)) => {
                     self.index += 1;
                     self.number += 1;
                     let example = Example { number, ids, scored };
                     self.hash.update(format!("{:?}", ExampleDigest::of(&example)));
-                    return Ok(Some(Placed { group: self.source, index, example }));
+                    return Ok(Some(Placed { group: self.source, index, text, example }));
                 }
                 None => {
                     self.source += 1;

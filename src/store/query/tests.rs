@@ -147,7 +147,11 @@ fn parquet_holds_the_same() {
     assert_eq!(store.export(&query, Format::Parquet, &mut file, &path).unwrap(), 24);
     let reader = SerializedFileReader::new(std::fs::File::open(&path).unwrap()).unwrap();
     let mut lines = Vec::new();
-    store.query(&query, |values| Ok::<(), StoreError>(lines.push(values.to_vec()))).unwrap();
+    let take = |values: &[Value]| {
+        lines.push(values.to_vec());
+        Ok::<(), StoreError>(())
+    };
+    store.query(&query, take).unwrap();
     let mut rows = 0;
     for (row, want) in reader.get_row_iter(None).unwrap().zip(&lines) {
         let got: Vec<Field> = row.unwrap().into_columns().into_iter().map(|(_, field)| field).collect();
