@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
 
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),
+    Store(Store),
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),
@@ -472,16 +474,6 @@ pub(crate) struct EngineArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct StoreArgs {
-    /// Keep results in this store, and take from it what is there [default: lesion/store.db in the user's data folder]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) store: Option<PathBuf>,
-    /// Keep nothing, and compute everything now
-    #[arg(long, conflicts_with = "store")]
-    pub(crate) no_store: bool,
 }
 
 #[derive(Args, Debug)]

@@ -10,45 +10,51 @@ use lesion::store::{
     ModelIdentity, NewExperiment, NewObservation, Recorder, Setting, Store, StoreError, StoreErrorKind, Wanted,
 };
 
-use super::args::{ModelArgs, StoreArgs};
+use super::args::ModelArgs;
 use super::failure::{Exit, Failure, Result};
 use super::model::{self, shown_path};
 use super::output::note;
+use super::store::args::StoreArgs;
 
 /// The commit that this program was built from, where that was known.
 const COMMIT: &str = env!("LESION_COMMIT");
 
-/// Where a command keeps what it measures; none where it is to keep nothing.
+const ELSEWHERE: &str = "--store FILE names another place, --no-store keeps nothing";
+
+/// Where a command keeps what it measures; none where it is to keep nothing. The folder of the user's own store is made.
 pub(crate) fn place(args: &StoreArgs) -> Result<Option<PathBuf>> {
     match &args.store {
         _ if args.no_store => Ok(None),
         Some(path) => Ok(Some(path.clone())),
-        None => default_place().map(Some),
+        None => {
+            let path = default_path()?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            fs::create_dir_all(folder).map_err(|error| {
+                let failure = Failure::io("make", &shown_path(folder), &error).with_exit(Exit::Missing);
+                failure.with_help(ELSEWHERE)
+            })?;
+            Ok(Some(path))
+        }
     }
 }
 
-/// The user's own store; its folder is there.
-pub(crate) fn default_place() -> Result<PathBuf> {
+/// The user's own store.
+pub(crate) fn default_path() -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || variable("HOME").or_else(|| variable("USERPROFILE"));
     let folder = variable("XDG_DATA_HOME").or_else(|| home().map(|home| home.join(".local").join("share")));
     let folder = folder.ok_or_else(|| {
         let message = "no folder to keep results in: none of XDG_DATA_HOME, HOME and USERPROFILE is set";
-        Failure::new(Exit::Missing, message).with_help("--store FILE names a store, --no-store keeps nothing")
+        Failure::new(Exit::Missing, message).with_help(ELSEWHERE)
     })?;
-    let folder = folder.join("lesion");
-    fs::create_dir_all(&folder).map_err(|error| {
-        let failure = Failure::io("make", &shown_path(&folder), &error).with_exit(Exit::Missing);
-        failure.with_help("--store FILE names another place, --no-store keeps nothing")
-    })?;
-    Ok(folder.join("store.db"))
+    Ok(folder.join("lesion").join("store.db"))
 }
 
 /// Opens a store to write to.
 pub(crate) fn open(path: &Path) -> Result<Store> {
     Store::open(path).map_err(|error| match error.kind() {
         StoreErrorKind::Usage => store_failure(&error),
-        _ => store_failure(&error).with_help("--store FILE names another, --no-store keeps nothing"),
+        _ => store_failure(&error).with_help(ELSEWHERE),
     })
 }
 

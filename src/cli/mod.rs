@@ -15,6 +15,7 @@ mod output;
 mod plan;
 mod resolve;
 mod signals;
+mod store;
 mod sweep;
 mod verify;
 
@@ -51,6 +52,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
+        Command::Store(args) => store::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),

@@ -4,6 +4,7 @@
 //! - `schema`: the tables and their migrations; `number`: an f64 in two columns.
 //! - [`Store`]: opening, to write or only to read. [`Recorder`] gives what is there and takes what is new.
 //! - [`Experiment`], [`StoredRow`], [`StoredCompletion`]: what reports read.
+//! - [`Run`]: a result with all that decides it, to be computed again.
 //! - [`Query`]: filters and groups over any field; [`Store::export`]: the same for other programs; [`Store::diff`]: two
 //!   experiments side by side.
 //! - [`Note`]s and tags; [`Store::collect`]: what nothing refers to goes.
@@ -32,7 +33,9 @@ mod open;
 mod query;
 mod read;
 mod record;
+mod run;
 mod schema;
+mod sql;
 #[cfg(test)]
 mod tests;
 
@@ -48,3 +51,4 @@ pub use read::{
     Experiment, ExperimentSummary, Observation, Question, StoredCompletion, StoredPlan, StoredRow, StoredTask,
 };
 pub use record::{NewCompletion, NewExperiment, NewObservation, Recorder, Source, Wanted};
+pub use run::{Asked, Run, Said};

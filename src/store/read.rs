@@ -27,8 +27,8 @@ pub struct ExperimentSummary {
     pub examples: u64,
     /// Its examples in all, once all have been seen.
     pub expected_examples: Option<u64>,
-    /// Results that are there, of plans × examples; those of the intact model are counted where it is one of the plans.
-    pub results: u64,
+    /// Whether its last process ended by itself.
+    pub ended: bool,
     /// Its tags, sorted.
     pub tags: Vec<String>,
     /// Notes that cite it.
@@ -215,10 +215,7 @@ impl Store {
                 (SELECT count(*) FROM experiment_plans p WHERE p.experiment = e.id),
                 (SELECT count(*) FROM experiment_examples x WHERE x.experiment = e.id),
                 e.examples,
-                (SELECT count(*) FROM experiment_examples x JOIN questions q ON q.id = x.question
-                    JOIN results r ON r.setting = e.setting AND r.example = q.example
-                    JOIN experiment_plans p ON p.experiment = e.id AND p.plan = r.plan
-                    WHERE x.experiment = e.id),
+                (SELECT o.seconds IS NOT NULL FROM observations o WHERE o.experiment = e.id ORDER BY o.id DESC LIMIT 1),
                 (SELECT json_group_array(tag ORDER BY tag) FROM tags t WHERE t.experiment = e.id),
                 (SELECT count(*) FROM note_experiments n WHERE n.experiment = e.id)
             FROM experiments e JOIN settings s ON s.id = e.setting JOIN models m ON m.id = s.model
@@ -232,7 +229,7 @@ impl Store {
                 plans: count(row, 4)?,
                 examples: count(row, 5)?,
                 expected_examples: row.get::<_, Option<i64>>(6)?.map(|count| count as u64),
-                results: count(row, 7)?,
+                ended: row.get::<_, Option<bool>>(7)?.unwrap_or(false),
                 tags: parsed(row, 8)?,
                 notes: count(row, 9)?,
             })
@@ -314,30 +311,17 @@ impl Store {
         experiment.tasks = self.all(sql, [experiment.id], |row| {
             Ok(StoredTask { id: row.get(0)?, name: row.get(1)?, examples: count(row, 2)? })
         })?;
-        experiment.observations = self.observations(Some(experiment.id))?;
+        experiment.observations = self.observations(experiment.id)?;
         let sql = "SELECT tag FROM tags WHERE experiment = ?1 ORDER BY tag";
         experiment.tags = self.all(sql, [experiment.id], |row| row.get(0))?;
         Ok(experiment)
     }
 
-    /// The processes that wrote: those of an experiment, or all; the oldest first.
-    pub(super) fn observations(&self, experiment: Option<i64>) -> Result<Vec<Observation>, StoreError> {
+    /// The processes that computed an experiment, the oldest first.
+    fn observations(&self, experiment: i64) -> Result<Vec<Observation>, StoreError> {
         let sql = "SELECT started, seconds, host, version, git_commit, isa, threads, model, command FROM observations
-            WHERE ?1 IS NULL OR experiment = ?1 ORDER BY id";
-        self.all(sql, [experiment], |row| {
-            let commit: String = row.get(4)?;
-            Ok(Observation {
-                started: row.get(0)?,
-                seconds: row.get(1)?,
-                host: row.get(2)?,
-                version: row.get(3)?,
-                commit: (!commit.is_empty()).then_some(commit),
-                isa: row.get(5)?,
-                threads: count(row, 6)? as usize,
-                model: row.get(7)?,
-                command: parsed(row, 8)?,
-            })
-        })
+            WHERE experiment = ?1 ORDER BY id";
+        self.all(sql, [experiment], |row| observation_of(row, 0))
     }
 
     /// The questions of an experiment, in their order.
@@ -492,6 +476,22 @@ impl Experiment {
     fn task(&self, id: Option<i64>) -> usize {
         self.tasks.iter().position(|task| task.id == id).unwrap_or(self.tasks.len())
     }
+}
+
+/// An observation whose columns begin with `started` at `first`.
+pub(super) fn observation_of(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Observation> {
+    let commit: String = row.get(first + 4)?;
+    Ok(Observation {
+        started: row.get(first)?,
+        seconds: row.get(first + 1)?,
+        host: row.get(first + 2)?,
+        version: row.get(first + 3)?,
+        commit: (!commit.is_empty()).then_some(commit),
+        isa: row.get(first + 5)?,
+        threads: count(row, first + 6)? as usize,
+        model: row.get(first + 7)?,
+        command: parsed(row, first + 8)?,
+    })
 }
 
 pub(super) fn unknown(what: &'static str, name: &str, known: &[String]) -> StoreError {

@@ -131,6 +131,7 @@ CREATE TABLE observations (
     command TEXT NOT NULL CHECK (json_valid(command)),
     experiment INTEGER REFERENCES experiments ON DELETE SET NULL
 ) STRICT;
+CREATE INDEX observations_by_experiment ON observations (experiment);
 
 CREATE TABLE results (
     setting INTEGER NOT NULL REFERENCES settings,

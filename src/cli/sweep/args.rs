@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, StoreArgs, positive};
+use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::store::args::StoreArgs;
 
 /// Measure many corrupted models on many examples, sharing all that they have in common
 #[derive(Args, Debug)]

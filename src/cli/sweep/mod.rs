@@ -11,7 +11,7 @@ pub(crate) mod merge;
 mod plans;
 mod progress;
 mod rows;
-mod running;
+pub(crate) mod running;
 pub(crate) mod search;
 mod show;
 mod text;
