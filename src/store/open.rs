@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CACHE_KIB: i64 = 16 << 10;
 
 /// Pages (of 4 KiB) of the log from which on it is worked into the file.
-const LOG_PAGES: i64 = 8_000;
+const LOG_PAGES: i64 = 16_000;
 
 /// A store, open. One connection: for one thread at a time.
 #[derive(Debug)]

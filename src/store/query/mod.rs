@@ -222,9 +222,11 @@ fn joined(joins: &[Join]) -> String {
     let mut sql = String::new();
     if experiments {
         sql.push_str(
-            "experiments e JOIN experiment_examples ee ON ee.experiment = e.id JOIN questions q ON q.id = ee.question
-             JOIN results r ON r.setting = e.setting AND r.example = q.example
-             JOIN experiment_plans ep ON ep.experiment = e.id AND ep.plan = r.plan",
+            // In this order: SQLite's own guesses take six times as long on a million results.
+            "experiments e CROSS JOIN experiment_examples ee ON ee.experiment = e.id
+             CROSS JOIN questions q ON q.id = ee.question
+             CROSS JOIN results r ON r.setting = e.setting AND r.example = q.example
+             CROSS JOIN experiment_plans ep ON ep.experiment = e.id AND ep.plan = r.plan",
         );
     } else {
         sql.push_str("results r LEFT JOIN questions q ON q.example = r.example");
