@@ -164,7 +164,7 @@ pub(crate) fn identity(model: &Model) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(serde_json::to_string(model.config()).expect("a configuration is plain data"));
     if let Some(bytes) = model.checkpoint().embedded() {
-        hash.update(Sha256::digest(bytes));
+        hash.update(hex(&Sha256::digest(bytes)));
     }
     let records = local_records();
     for path in model.checkpoint().files() {

@@ -54,16 +54,18 @@ impl<'a> Keeping<'a> {
             Some(windows) => windows.over(ids, bos, n_positions).map_err(|error| measure_failure(&error))?,
             None => vec![Window { ids: ids.clone(), scored: 1..ids.len() }],
         };
+        // A file's text is its file's, and a window is no text.
+        let text = scored.input.text.as_ref().filter(|_| scored.windows.is_none() && scored.input.file.is_none());
+        let answer = scored.answer.as_ref().map_or("", |answer| answer.text.as_str());
+        let text = text.map(|text| format!("{text}{answer}"));
         let windows = windows.into_iter().filter(|window| !window.scored.is_empty());
         for (index, Window { ids, scored: here }) in windows.enumerate() {
             let example = Example { number: self.number, ids, scored: here };
-            // The text stands for the whole of it only.
-            let whole = scored.windows.is_none() && scored.answer.is_none() && scored.input.file.is_none();
             let source = Source {
                 task: scored.input.file.clone(),
                 number: index as u64,
-                prompt: whole.then(String::new),
-                answer: scored.input.text.clone().filter(|_| whole),
+                prompt: text.as_ref().map(|_| String::new()),
+                answer: text.clone(),
             };
             self.add(&example, source)?;
             self.parts.push(example);

@@ -1,7 +1,7 @@
 //! A sweep under way: results that are there already, progress, interruption, and rows in the order of their examples.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -104,7 +104,8 @@ impl Running<'_> {
         let naive = self.naive(sweep.cost(), &model);
         note(announcement(self.plans, sweep.cost().shared.blocks(), naive, known.as_ref().map(Vec::len), seconds));
 
-        let gathering = RefCell::new(Gathering::new(&model, model_args, kept, groups, memory, flop));
+        let gathering =
+            RefCell::new(Gathering::new(&model, model_args, kept, groups, sweep.plans().len() - 1, memory, flop));
         let mut known = known.map(Vec::into_iter);
         let examples = std::iter::from_fn(|| {
             let next = known.as_mut().map_or_else(|| inputs.next(), |known| Ok(known.next()));
@@ -196,6 +197,8 @@ struct Gathering<'a> {
     kept: Kept,
     /// The names of tasks and texts.
     groups: Vec<String>,
+    /// The intact model's number: the last.
+    intact: usize,
     /// Where examples under way come from.
     places: HashMap<u64, (usize, u64, ExampleDigest)>,
     /// Their rows so far.
@@ -217,6 +220,7 @@ impl<'a> Gathering<'a> {
         model_args: &'a ModelArgs,
         kept: Kept,
         groups: Vec<String>,
+        intact: usize,
         memory: usize,
         flop: Option<u64>,
     ) -> Self {
@@ -225,6 +229,7 @@ impl<'a> Gathering<'a> {
             model_args,
             kept,
             groups,
+            intact,
             places: HashMap::new(),
             pending: HashMap::new(),
             progress: Progress::new(flop),
@@ -275,8 +280,10 @@ impl<'a> Gathering<'a> {
 
     fn keep(&mut self, rows: &[Row]) -> Result<()> {
         let Gathering { kept, places, pending, .. } = self;
-        kept.append(rows, &|example| places[&example].2)?;
-        rows.iter().for_each(|row| pending.entry(row.example).or_default().push(row.clone()));
+        // Rows that are there come again where another example of their chunk lacks them.
+        let new: Vec<Row> = rows.iter().filter(|row| !kept.contains(row.plan, row.example)).cloned().collect();
+        kept.append(&new, &|example| places[&example].2)?;
+        new.into_iter().for_each(|row| pending.entry(row.example).or_default().push(row));
         Ok(())
     }
 
@@ -286,14 +293,16 @@ impl<'a> Gathering<'a> {
         for number in numbers {
             let (group, index, _) = self.places.remove(number).expect("it was expected");
             let mut rows = self.pending.remove(number).unwrap_or_default();
-            let computed = rows.len();
-            rows.extend(self.kept.take(*number));
+            let before = self.kept.take(*number);
             self.kept.forget(*number);
+            let intact_there = before.last().is_some_and(|row| row.plan == self.intact);
+            let computed = rows.len() - usize::from(!intact_there);
+            rows.extend(before);
             rows.sort_by_key(|row| row.plan);
             let intact = rows.pop().expect("the intact model is among the plans");
             self.examples += 1;
             self.tokens += u64::from(intact.tokens);
-            self.computed += computed.min(rows.len()) as u64;
+            self.computed += computed as u64;
             let held = take(Finished { group, index, intact: &intact, rows: &rows })?;
             if held > self.memory / 2 {
                 let (held, examples) = (size(held as u64), self.examples);
@@ -329,18 +338,18 @@ impl<'a> Gathering<'a> {
 /// What the results are equal within, bit for bit: this session's numerics, and those of rows that were there.
 fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
     let own = session.isa().name();
-    let mut isas: Vec<&str> = kept_in.isas.iter().map(String::as_str).collect();
-    if (computed > 0 || isas.is_empty()) && !isas.contains(&own) {
-        isas.push(own);
+    let mut isas: BTreeSet<&str> = kept_in.isas.iter().map(String::as_str).collect();
+    if computed > 0 || isas.is_empty() {
+        isas.insert(own);
     }
-    if isas == [own] {
+    if isas.iter().eq([&own]) {
         return session.numerics();
     }
     let there = isas.iter().filter(|isa| **isa != own).copied().collect::<Vec<_>>().join(", ");
     note(format!(
         "results that were there were computed with {there}: equal to {own}'s within f32's gate, not bit for bit"
     ));
-    format!("{} {}", isas.join("+"), session.arithmetic())
+    format!("{} {}", isas.into_iter().collect::<Vec<_>>().join("+"), session.arithmetic())
 }
 
 /// All examples, where they are in memory anyway.
