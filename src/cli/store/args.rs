@@ -28,8 +28,7 @@ and is computed once. Results of a sweep make an experiment, which has a name.
 Examples:
   lesion store ls
   lesion store show truncations
-  lesion store query --where task=capitals --where 'loss>5' --select prompt,completion,loss
-  lesion store query --group-by plan --sort loss
+  lesion store query --where task=capitals --group-by plan --select loss,correct
   lesion store export rows.parquet")]
 pub(crate) struct Store {
     #[command(subcommand)]
@@ -135,9 +134,10 @@ fn query_help() -> String {
         "A line is a result and a task that its example is of. What is NaN in one line of a group is NaN in its mean.\n\n\
          Fields:\n{}\n\
          Examples:\n  \
-         lesion store query --experiment truncations --group-by task,plan --select loss,correct\n  \
-         lesion store query --where task=capitals --where 'loss>5' --select plan,prompt,completion,loss\n  \
-         lesion store query --where 'correct=true' --group-by task --select 'min(blocks),count' --json\n",
+         lesion store query --experiment truncations --group-by task,plan --sort loss\n  \
+         lesion store query --where 'loss>5' --select prompt,completion,loss,key\n  \
+         lesion store query --where task=capitals --where 'correct=true' --csv\n  \
+         lesion store query --group-by task --select 'min(blocks),count' --json\n",
         lesion::store::Query::fields()
     )
 }
@@ -149,7 +149,7 @@ The view `rows` holds a line for each result and each task that its example is o
 it: 0 for a finite number, 1 NaN (the REAL is NULL then), 2 inf, 3 -inf, 4 for -0.
 
 Examples:
-  lesion store sql 'SELECT plan, avg(loss), sum(nll_class = 1) AS nan FROM rows GROUP BY plan'
+  lesion store sql 'SELECT plan, avg(loss), count(*) FROM rows GROUP BY plan'
   lesion store sql --json 'SELECT name, sql FROM sqlite_schema'")]
 pub(crate) struct Sql {
     /// One statement
@@ -167,8 +167,8 @@ pub(crate) struct Sql {
 Questions are the same if task, prompt and answer are, also where the models differ. Exit code 0 whatever the difference.
 
 Examples:
-  lesion store diff truncations truncations-bf16
-  lesion store diff before after --json")]
+  lesion store diff truncations rounded
+  lesion store diff truncations rounded --json")]
 pub(crate) struct Diff {
     /// An experiment
     pub(crate) first: String,
@@ -184,8 +184,9 @@ pub(crate) struct Diff {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  lesion store note 'The last two layers only sharpen the answer.' --kind observation --experiment truncations --run 3f9c1a
-  lesion store note --remove 3")]
+  lesion store note 'The last layers only sharpen.' --run 3f9c1a
+  lesion store note 'Why layer 5?' --kind hypothesis --experiment truncations
+  lesion store note --remove 1")]
 pub(crate) struct Note {
     /// The text; `-` reads it from stdin
     #[arg(value_name = "TEXT", required_unless_present = "remove")]
@@ -279,7 +280,7 @@ The file's ending says the format unless --format does: .parquet, .csv, .jsonl, 
 
 Examples:
   lesion store export rows.parquet
-  lesion store export capitals.csv --where task=capitals --select plan,prompt,answer,loss
+  lesion store export capitals.csv --where task=capitals --select plan,loss
   lesion store export all.jsonl --experiment truncations
   lesion store export copy.db")]
 pub(crate) struct Export {

@@ -32,7 +32,7 @@ Examples:
   lesion sweep --family swap-any --text story.txt --json
   lesion sweep --plan 0..8 --plan 'skip 5' --plans plans.txt --pairs questions.jsonl --csv
   lesion sweep --family keep-first --tasks tasks.json --experiment truncations
-  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --results 0.rows --json --output shard-0.jsonl")]
+  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --json -o 0.jsonl")]
 pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) plans: SweptPlans,

@@ -20,6 +20,37 @@ fn answers(place: &Place, args: &[&str]) -> Vec<Value> {
     objects(&refs(&place.store(&[args, &["--json"]].concat())))
 }
 
+/// Every example of the help pages, in a folder whose user has a store.
+#[test]
+fn the_examples_of_the_help_pages_run() {
+    let place = filled();
+    swept(&place.sweep(&["--family", "keep-first", "--precision", "bf16", "--experiment", "rounded"]));
+    ok(&refs(&place.store(&["note", "the first"])));
+    let key =
+        answers(&place, &["query", "--limit", "1", "--select", "key"])[0]["key"].as_str().unwrap()[..12].to_owned();
+    let program = assert_cmd::cargo::cargo_bin!("lesion");
+    let mut examples = 0;
+    for command in ["", "ls", "show", "query", "sql", "diff", "note", "notes", "tag", "verify", "export", "gc"] {
+        let args: Vec<&str> = ["store", command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let help = ok(&args);
+        let lines = help.lines().skip_while(|line| !line.starts_with("Examples:")).skip(1).map(str::trim);
+        for line in lines.take_while(|line| !line.is_empty()) {
+            assert!(line.starts_with("lesion store ") && line.chars().count() <= 78, "{command}: {line}");
+            let user = tempfile::tempdir().unwrap();
+            fs::create_dir(user.path().join("lesion")).unwrap();
+            fs::copy(place.path("store.db"), user.path().join("lesion/store.db")).unwrap();
+            let mut shell = std::process::Command::new("sh");
+            crate::run::isolate(&mut shell);
+            let line = line.replace("lesion ", "\"$0\" ").replace("3f9c1a", &key);
+            shell.env("XDG_DATA_HOME", user.path()).current_dir(user.path()).args(["-c", &line]).arg(program);
+            let ended = crate::run::ended(shell.output().unwrap());
+            assert_eq!(ended.code, Some(0), "{line}: {}", ended.stderr);
+            examples += 1;
+        }
+    }
+    assert!(examples >= 20, "{examples}");
+}
+
 #[test]
 fn experiments_are_listed_and_shown() {
     let place = filled();
