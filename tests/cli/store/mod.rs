@@ -31,7 +31,7 @@ impl Place {
                 format!(r#"{{"prompt": "{} + {i} =", "answer": "{}", "task": "sums"}}"#, i % 7, i % 7 + i)
             } else {
                 let (country, capital) = capitals[i / 2 % 4];
-                let again = "So it is. ".repeat(i / 8);
+                let again = if i < 8 { String::new() } else { format!("{i}. ") };
                 format!(
                     r#"{{"prompt": "{again}The capital of {country} is", "answer": "{capital}", "task": "capitals"}}"#
                 )
