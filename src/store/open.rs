@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// KiB of pages that a connection keeps in memory.
-const CACHE_KIB: i64 = 16 << 10;
+const CACHE_KIB: i64 = 8 << 10;
 
 /// Pages (of 4 KiB) of the log from which on it is worked into the file.
 const LOG_PAGES: i64 = 16_000;

@@ -146,8 +146,6 @@ impl Recorder {
         let observation = insert_observation(&transaction, observation, id).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         drop(failed);
-        let mut by_id: Vec<(i64, usize)> = plan_ids.iter().copied().zip(0..).collect();
-        by_id.sort_unstable();
         Ok(Recorder {
             store,
             setting: setting.clone(),
@@ -156,8 +154,8 @@ impl Recorder {
             experiment,
             wanted,
             plans: plans.to_vec(),
+            by_id: by_id(&plan_ids),
             plan_ids,
-            by_id,
             tasks: HashMap::new(),
             examples: HashMap::new(),
             new_examples: Vec::new(),
@@ -175,6 +173,22 @@ impl Recorder {
     /// The experiment's name.
     pub fn experiment(&self) -> Option<&str> {
         self.experiment.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    /// Goes on with other plans, of no experiment: what was expected of the old ones is committed and forgotten.
+    ///
+    /// # Errors
+    /// Where the store can't be written to.
+    pub fn set_plans(&mut self, plans: &[Plan]) -> Result<(), StoreError> {
+        self.sync()?;
+        self.examples.clear();
+        let failed = self.store.failed("write to");
+        let transaction = self.store.write()?;
+        let (plan_ids, _) = plan_ids(&transaction, plans).map_err(&failed)?;
+        transaction.commit().map_err(&failed)?;
+        self.by_id = by_id(&plan_ids);
+        (self.plans, self.plan_ids) = (plans.to_vec(), plan_ids);
+        Ok(())
     }
 
     /// How many of the rows that are wanted of an example are there.
@@ -383,6 +397,13 @@ impl Recorder {
         rows.sort_by_key(|(row, _)| row.plan);
         Ok(rows)
     }
+}
+
+/// Plans' rows, ascending, with the plans' numbers.
+fn by_id(plan_ids: &[i64]) -> Vec<(i64, usize)> {
+    let mut by_id: Vec<(i64, usize)> = plan_ids.iter().copied().zip(0..).collect();
+    by_id.sort_unstable();
+    by_id
 }
 
 /// What a plan, by its number, has said behind a prompt.

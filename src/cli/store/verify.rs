@@ -319,3 +319,91 @@ fn difference(kept: &Row, again: &Row) -> Option<String> {
     let at = tokens.clone().position(|(then, now)| !same(*then, *now))?;
     Some(format!("loss of token {at}: {} then, {} now", kept.token_nll[at], again.token_nll[at]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lesion::store::{ModelIdentity, Observation};
+    use lesion::sweep::Example;
+
+    fn run(arithmetic: &str, nll: f64) -> Run {
+        let model = ModelIdentity {
+            weights: "0".repeat(64),
+            tokenizer: None,
+            name: "m".to_owned(),
+            n_layer: 2,
+            n_head: 1,
+            vocab_size: 10,
+        };
+        let setting = Setting { model, arithmetic: arithmetic.to_owned(), numerics_version: 1 };
+        let (plan, example) = (Plan::intact(2), Example { number: 0, ids: vec![1, 2, 3], scored: 1..3 });
+        let observation = Observation {
+            started: String::new(),
+            seconds: None,
+            host: String::new(),
+            version: String::new(),
+            commit: None,
+            isa: "avx2".to_owned(),
+            threads: 1,
+            model: "m".to_owned(),
+            command: Vec::new(),
+        };
+        let key = setting.run_key(&plan, &example);
+        Run { key, setting, plan, example, row: row(nll), observation, questions: Vec::new(), experiments: Vec::new() }
+    }
+
+    fn row(nll: f64) -> Row {
+        Row {
+            plan: 0,
+            example: 0,
+            tokens: 2,
+            nll,
+            top1: 1,
+            first_rank: 3,
+            entropy: 1.0,
+            divergence: Some(0.5),
+            non_finite: u32::from(!nll.is_finite()),
+            token_nll: vec![1.0, nll - 1.0],
+        }
+    }
+
+    /// How a computation of `again` instead of `kept` ends.
+    fn exit(arithmetic: &str, exact: bool, pairs: &[(f64, f64)]) -> Exit {
+        let mut verification = Verification::default();
+        pairs.iter().for_each(|(kept, again)| verification.compare(&run(arithmetic, *kept), &row(*again), exact));
+        verification.judge();
+        verification.exit()
+    }
+
+    #[test]
+    fn bit_for_bit() {
+        let next = f64::from_bits(3.0_f64.to_bits() + 1);
+        assert_eq!(exit("f32", true, &[(3.0, 3.0), (f64::NAN, f64::NAN)]), Exit::Ok);
+        assert_eq!(exit("f32", true, &[(3.0, 3.0), (3.0, next)]), Exit::Mismatch);
+        assert_eq!(exit("f32", true, &[(f64::NAN, 3.0)]), Exit::Mismatch);
+        let other = |change: &dyn Fn(&mut Row)| {
+            let mut again = row(3.0);
+            change(&mut again);
+            difference(&row(3.0), &again)
+        };
+        assert_eq!(other(&|_| ()), None);
+        assert_eq!(other(&|again| again.first_rank = 4).unwrap(), "rank: 3 then, 4 now");
+        assert_eq!(other(&|again| again.divergence = Some(0.25)).unwrap(), "KL 0.5 then, 0.25 now");
+        assert_eq!(other(&|again| again.token_nll[1] = f64::NAN).unwrap(), "loss of token 1: 2 then, NaN now");
+    }
+
+    #[test]
+    fn within_the_gate() {
+        assert_eq!(exit("f32", false, &[(3.0, 3.00001), (3.0, 2.99999)]), Exit::Ok);
+        assert_eq!(exit("f32", false, &[(3.0, 3.0001), (3.0, 3.0001)]), Exit::Mismatch, "the mean");
+        assert_eq!(exit("f32", false, &[(3.0, 3.001), (3.0, 2.999)]), Exit::Mismatch, "single losses");
+        assert_eq!(exit("bf16", false, &[(3.0, 3.01), (3.0, 2.99)]), Exit::Ok);
+        assert_eq!(exit("bf16", false, &[(3.0, 3.05)]), Exit::Mismatch);
+        let infinity = f64::INFINITY;
+        assert_eq!(exit("f32", false, &[(f64::NAN, f64::NAN), (infinity, infinity)]), Exit::Ok);
+        for pair in [(3.0, f64::NAN), (f64::NAN, 3.0), (infinity, f64::NAN), (infinity, 3.0), (infinity, -infinity)] {
+            assert_eq!(exit("f32", false, &[pair]), Exit::Mismatch, "{pair:?}");
+        }
+        assert_eq!(exit("f32", false, &[]), Exit::Missing, "nothing compared is not the same");
+    }
+}

@@ -111,6 +111,8 @@ pub(crate) struct Search {
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) top: u32,
     #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use lesion::measure::Answered;
 use lesion::model::Model;
+use lesion::store;
 use lesion::sweep::{Example, ExampleDigest};
 use lesion::tasks::{Question, Task, TaskError, TaskProblem, read_pairs, read_tasks};
 
@@ -27,6 +28,19 @@ pub(crate) struct Placed {
     /// Its texts, unless it is a window of a text.
     pub(crate) text: Option<Question>,
     pub(crate) example: Example,
+}
+
+impl Placed {
+    /// Where it comes from, as the store keeps it; `groups` are the names of tasks and texts.
+    pub(crate) fn source(&self, groups: &[String]) -> store::Source {
+        let text = self.text.as_ref();
+        store::Source {
+            task: Some(groups[self.group].clone()),
+            number: self.index,
+            prompt: text.map(|question| question.prompt.clone()),
+            answer: text.map(|question| question.answer.clone()),
+        }
+    }
 }
 
 /// The examples that a command line asks for, in their order.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use lesion::store::{Recorder, Source};
+use lesion::store::Recorder;
 use lesion::sweep::{Example, ExampleDigest, Results, ResultsError, Row};
 
 use super::inputs::Placed;
@@ -92,14 +92,7 @@ impl Kept {
                 _ => Ok(()),
             },
             Place::Store(recorder) => {
-                let text = placed.text.as_ref();
-                let source = Source {
-                    task: Some(groups[placed.group].clone()),
-                    number: placed.index,
-                    prompt: text.map(|question| question.prompt.clone()),
-                    answer: text.map(|question| question.answer.clone()),
-                };
-                let known = recorder.expect(example, source).map_err(|error| store_failure(&error))?;
+                let known = recorder.expect(example, placed.source(groups)).map_err(|error| store_failure(&error))?;
                 let (rows, isas): (Vec<Row>, Vec<String>) = known.into_iter().unzip();
                 self.isas.extend(isas);
                 if !rows.is_empty() {

@@ -162,6 +162,24 @@ fn losses_and_sweeps_share_what_they_compute() {
     assert_eq!(rows[0]["answer"], "The capital of Spain is Madrid");
 }
 
+/// A search measures what sweeps measure.
+#[test]
+fn searches_and_sweeps_share_what_they_compute() {
+    let place = Place::new();
+    let (pairs, store) = (place.text("pairs.jsonl"), place.text("store.db"));
+    let search = ["search", "--pairs", &pairs, "--keep", "0.9", "--method", "greedy", "--store", &store];
+    let (first, again) = (run(&search), run(&search));
+    assert_eq!((first.code, again.code), (Some(0), Some(0)), "{}", first.stderr);
+    assert_eq!(first.stdout, again.stdout);
+    assert!(!first.stderr.contains("results were there"), "{}", first.stderr);
+    assert!(again.stderr.contains("of their results were there"), "{}", again.stderr);
+    // The intact model and those without one layer are among what it looked at.
+    let (_, summary) = swept(&place.sweep(&["--family", "skip-one", "--no-kl"]));
+    assert_eq!(summary["computed_rows"], 0);
+    let apart = run(&[&search[..7], &["--no-store"]].concat());
+    assert_eq!(apart.stdout, first.stdout);
+}
+
 /// From the store the same bits the second time.
 #[test]
 fn losses_come_back_as_they_were() {
