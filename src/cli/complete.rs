@@ -1,6 +1,7 @@
 //! `lesion complete`: prompts continued under one plan or several.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use lesion::forward::{self, Completion, Finish, Sampling, Session};
 use lesion::measure::Number;
@@ -52,6 +53,7 @@ struct SamplingRecord<'a> {
 }
 
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
+    let began = Instant::now();
     let sampling = resolve::sampling(&args.sampling)?;
     args.prompt.text.given()?;
     if args.prompt.text.ids.is_some() && !sampling.stop.is_empty() {
@@ -90,7 +92,7 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     }
     model::check_unchanged(&model, args.model.read())?;
     if let Some(store) = store {
-        keep_all(store, args, &session, &plans, (&input, &sampling), &said)?;
+        keep_all(store, args, &session, &plans, (&input, &sampling), &said, began)?;
     }
     if !output.json {
         let uniform = (model.config().vocab_size as f64).ln();
@@ -109,17 +111,18 @@ fn keep_all(
     plans: &[NamedPlan],
     (input, sampling): (&Input, &Sampling),
     said: &[Completion],
+    began: Instant,
 ) -> Result<()> {
     let plans: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
-    let mut recorder = keep::begin(store, session, &args.model, &plans, Wanted::default(), None)?;
+    let mut recorder = keep::begin(store, session, &args.model, &plans, Wanted::default(), None, began)?;
     for (plan, completion) in said.iter().enumerate() {
-        recorder.complete(&NewCompletion {
+        recorder.complete(NewCompletion {
             plan,
-            prompt: &input.ids,
-            prompt_text: input.text.as_deref(),
-            sampling,
-            ids: &completion.ids,
-            text: completion.text.as_deref(),
+            prompt: input.ids.clone(),
+            prompt_text: input.text.clone(),
+            sampling: sampling.clone(),
+            ids: completion.ids.clone(),
+            text: completion.text.clone(),
             finish: finish(completion.finish),
         })?;
     }

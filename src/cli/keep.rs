@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use lesion::forward::{NUMERICS_VERSION, Session};
 use lesion::model::Model;
@@ -81,7 +82,7 @@ fn identity(model: &Model) -> Result<ModelIdentity> {
     })
 }
 
-/// Begins to keep what a session measures of these plans.
+/// Begins to keep what a session measures of these plans, in a process that began then.
 pub(crate) fn begin(
     store: Store,
     session: &Session,
@@ -89,6 +90,7 @@ pub(crate) fn begin(
     plans: &[Plan],
     wanted: Wanted,
     experiment: Option<&NewExperiment<'_>>,
+    began: Instant,
 ) -> Result<Recorder> {
     let observation = NewObservation {
         isa: session.isa().name(),
@@ -97,6 +99,7 @@ pub(crate) fn begin(
         commit: COMMIT,
         host: &host(),
         command: &command(),
+        began,
     };
     let recorder = Recorder::begin(store, &setting(session)?, plans, wanted, &observation, experiment);
     recorder.map_err(|error| store_failure(&error))

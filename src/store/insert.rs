@@ -4,7 +4,7 @@ use super::error::StoreError;
 use super::key::{self, RunKey, SPEC_VERSION, Setting};
 use super::number;
 use super::open::Store;
-use super::record::{NewExperiment, NewObservation, Source};
+use super::record::{NewCompletion, NewExperiment, NewObservation, Source};
 use crate::plan::Plan;
 use crate::sweep::{Example, Row};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -69,11 +69,22 @@ pub(super) fn insert_observation(
     observation: &NewObservation<'_>,
     experiment: Option<i64>,
 ) -> rusqlite::Result<i64> {
-    let NewObservation { isa, threads, model, commit, host, command } = *observation;
+    let NewObservation { isa, threads, model, commit, host, command, began } = *observation;
+    let ago = format!("-{:.3} seconds", began.elapsed().as_secs_f64());
     transaction.query_row(
         "INSERT INTO observations (started, host, version, git_commit, isa, threads, model, command, experiment)
-         VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id",
-        params![host, env!("CARGO_PKG_VERSION"), commit, isa, threads as i64, model, key::json(&command), experiment],
+         VALUES (strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?9), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id",
+        params![
+            host,
+            env!("CARGO_PKG_VERSION"),
+            commit,
+            isa,
+            threads as i64,
+            model,
+            key::json(&command),
+            experiment,
+            ago
+        ],
         |row| row.get(0),
     )
 }
@@ -178,7 +189,7 @@ fn example_id(transaction: &Transaction<'_>, example: &Example) -> rusqlite::Res
         .query_row(params![hash, prompt, key::json(&behind), example.scored.len() as i64], |row| row.get(0))
 }
 
-pub(super) fn prompt_id(transaction: &Transaction<'_>, ids: &[u32]) -> rusqlite::Result<i64> {
+fn prompt_id(transaction: &Transaction<'_>, ids: &[u32]) -> rusqlite::Result<i64> {
     let hash = key::ids_hash(ids);
     let known = transaction
         .prepare_cached("SELECT id FROM prompts WHERE hash = ?1")?
@@ -239,5 +250,23 @@ pub(super) fn insert_row(
         row.non_finite,
         token_nll
     ])?;
+    Ok(())
+}
+
+/// A completion that is there stays.
+pub(super) fn insert_completion(
+    transaction: &Transaction<'_>,
+    completion: &NewCompletion,
+    (setting, plan, observation): (i64, i64, i64),
+    key: RunKey,
+) -> rusqlite::Result<()> {
+    let NewCompletion { prompt, prompt_text, sampling, ids, text, finish, .. } = completion;
+    let prompt = prompt_id(transaction, prompt)?;
+    let sql = "INSERT OR IGNORE INTO completions
+        (run_key, setting, plan, prompt, sampling, prompt_text, ids, text, finish, observation)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let (sampling, ids) = (key::sampling_json(sampling), key::json(ids));
+    let values = params![key.0, setting, plan, prompt, sampling, prompt_text, ids, text, finish, observation];
+    transaction.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use super::error::StoreError;
 use super::insert::{
-    begin_experiment, identity, insert_observation, insert_row, place, plan_ids, prompt_id, setting_id,
+    begin_experiment, identity, insert_completion, insert_observation, insert_row, place, plan_ids, setting_id,
 };
-use super::key::{self, ExampleKey, Setting};
+use super::key::{ExampleKey, Setting, example_hash};
 use super::open::Store;
 use super::read::row_of;
 use crate::forward::Sampling;
@@ -34,6 +34,8 @@ pub struct NewObservation<'a> {
     pub host: &'a str,
     /// The arguments of the command.
     pub command: &'a [String],
+    /// When it began.
+    pub began: Instant,
 }
 
 /// An experiment to begin, or to go on with.
@@ -107,9 +109,10 @@ pub struct Recorder {
     /// Examples that are not in the store, or not in the experiment, yet.
     new_examples: Vec<u64>,
     waiting: Vec<Row>,
+    completions: Vec<NewCompletion>,
     /// When the first of what waits came.
     since: Option<Instant>,
-    started: Instant,
+    began: Instant,
 }
 
 /// An example that results are expected of.
@@ -143,6 +146,7 @@ impl Recorder {
         };
         let experiment = experiment.map(begin).transpose()?;
         let id = experiment.as_ref().map(|(id, _)| *id);
+        let began = observation.began;
         let observation = insert_observation(&transaction, observation, id).map_err(&failed)?;
         transaction.commit().map_err(&failed)?;
         drop(failed);
@@ -160,8 +164,9 @@ impl Recorder {
             examples: HashMap::new(),
             new_examples: Vec::new(),
             waiting: Vec::new(),
+            completions: Vec::new(),
             since: None,
-            started: Instant::now(),
+            began,
         })
     }
 
@@ -246,9 +251,11 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::append`].
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        if self.since.is_none() {
-            return Ok(());
-        }
+        if self.since.is_some() { self.commit(|_| Ok(())) } else { Ok(()) }
+    }
+
+    /// One transaction with all that waits, and with what else there is to write.
+    fn commit(&mut self, also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
         let failed = self.store.failed("write to");
         let transaction = self.store.write()?;
         for number in &self.new_examples {
@@ -269,10 +276,17 @@ impl Recorder {
             let place = (self.setting_id, example, self.plan_ids[row.plan]);
             insert_row(&transaction, row, place, key, self.observation).map_err(&failed)?;
         }
-        transaction.commit().map_err(&failed)?;
+        for completion in &self.completions {
+            let (plan, prompt) = (self.plan_ids[completion.plan], &completion.prompt);
+            let key = self.setting.completion_key(&self.plans[completion.plan], prompt, &completion.sampling);
+            let place = (self.setting_id, plan, self.observation);
+            insert_completion(&transaction, completion, place, key).map_err(&failed)?;
+        }
+        also(&transaction).and_then(|()| transaction.commit()).map_err(&failed)?;
         drop(failed);
         self.new_examples.clear();
         self.waiting.clear();
+        self.completions.clear();
         self.since = None;
         Ok(())
     }
@@ -282,36 +296,17 @@ impl Recorder {
         self.examples.remove(&example);
     }
 
-    /// What a plan has said behind a prompt: the ids and, unless the prompt was of ids, the text.
+    /// Takes what a plan has said behind a prompt; one that is there already stays.
     ///
     /// # Errors
-    /// Where the store can't be written to.
-    pub fn complete(&mut self, completion: &NewCompletion<'_>) -> Result<(), StoreError> {
-        let failed = self.store.failed("write to");
-        let NewCompletion { plan, prompt, prompt_text, sampling, ids, text, finish } = *completion;
-        let key = self.setting.completion_key(&self.plans[plan], prompt, sampling);
-        let transaction = self.store.write()?;
-        let prompt = prompt_id(&transaction, prompt).map_err(&failed)?;
-        let sql = "INSERT OR IGNORE INTO completions
-            (run_key, setting, plan, prompt, sampling, prompt_text, ids, text, finish, observation)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-        let values = params![
-            key.0,
-            self.setting_id,
-            self.plan_ids[plan],
-            prompt,
-            key::sampling_json(sampling),
-            prompt_text,
-            key::json(&ids),
-            text,
-            finish,
-            self.observation
-        ];
-        transaction.execute(sql, values).map_err(&failed)?;
-        transaction.commit().map_err(&failed)
+    /// As [`Recorder::append`].
+    pub fn complete(&mut self, completion: NewCompletion) -> Result<(), StoreError> {
+        self.completions.push(completion);
+        self.since.get_or_insert_with(Instant::now);
+        if self.completions.len() >= ROWS { self.sync() } else { self.tick() }
     }
 
-    /// Whether a completion is there already.
+    /// Whether a completion is there already, and committed.
     ///
     /// # Errors
     /// Where the store can't be read.
@@ -327,22 +322,20 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::append`].
     pub fn finish(mut self, examples: Option<u64>) -> Result<Store, StoreError> {
-        self.sync()?;
-        let failed = self.store.failed("write to");
-        let transaction = self.store.write()?;
-        let seconds = self.started.elapsed().as_secs_f64();
-        let ended = "UPDATE observations SET seconds = ?2 WHERE id = ?1";
-        transaction.execute(ended, params![self.observation, seconds]).map_err(&failed)?;
-        if let (Some((experiment, _)), Some(examples)) = (&self.experiment, examples) {
-            let values = params![experiment, examples as i64];
-            let counted = "UPDATE experiments SET examples = ?2 WHERE id = ?1";
-            transaction.execute(counted, values).map_err(&failed)?;
-            // A text that has become shorter since.
-            let gone = "DELETE FROM experiment_examples WHERE experiment = ?1 AND position >= ?2";
-            transaction.execute(gone, values).map_err(&failed)?;
-        }
-        transaction.commit().map_err(&failed)?;
-        drop(failed);
+        let (observation, seconds) = (self.observation, self.began.elapsed().as_secs_f64());
+        let counted = self.experiment.as_ref().map(|(id, _)| *id).zip(examples);
+        self.commit(|transaction| {
+            let ended = "UPDATE observations SET seconds = ?2 WHERE id = ?1";
+            transaction.execute(ended, params![observation, seconds])?;
+            if let Some((experiment, examples)) = counted {
+                let values = params![experiment, examples as i64];
+                transaction.execute("UPDATE experiments SET examples = ?2 WHERE id = ?1", values)?;
+                // A text that has become shorter since.
+                let gone = "DELETE FROM experiment_examples WHERE experiment = ?1 AND position >= ?2";
+                transaction.execute(gone, values)?;
+            }
+            Ok(())
+        })?;
         Ok(self.store)
     }
 
@@ -352,7 +345,7 @@ impl Recorder {
             .store
             .connection
             .prepare_cached(sql)
-            .and_then(|mut select| select.query_row([key::example_hash(example)], |row| row.get(0)).optional());
+            .and_then(|mut select| select.query_row([example_hash(example)], |row| row.get(0)).optional());
         found.map_err(self.store.failed("read"))
     }
 
@@ -407,22 +400,22 @@ fn by_id(plan_ids: &[i64]) -> Vec<(i64, usize)> {
 }
 
 /// What a plan, by its number, has said behind a prompt.
-#[derive(Clone, Copy, Debug)]
-pub struct NewCompletion<'a> {
+#[derive(Clone, Debug)]
+pub struct NewCompletion {
     /// The plan's number.
     pub plan: usize,
     /// The prompt's ids.
-    pub prompt: &'a [u32],
+    pub prompt: Vec<u32>,
     /// The prompt's text; none where it was given as ids.
-    pub prompt_text: Option<&'a str>,
+    pub prompt_text: Option<String>,
     /// How it was drawn.
-    pub sampling: &'a Sampling,
+    pub sampling: Sampling,
     /// What was said.
-    pub ids: &'a [u32],
+    pub ids: Vec<u32>,
     /// The same as text; none where the prompt was given as ids.
-    pub text: Option<&'a str>,
+    pub text: Option<String>,
     /// Why it ended.
-    pub finish: &'a str,
+    pub finish: &'static str,
 }
 
 impl Store {

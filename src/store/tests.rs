@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 const SHAPE: PlanShape = PlanShape { n_layer: 4, n_head: 2 };
 
@@ -91,8 +92,15 @@ const COMMAND: [&str; 3] = ["sweep", "--family", "keep-first"];
 
 pub(super) fn begin(store: Store, wanted: Wanted, name: Option<&str>) -> Result<Recorder, StoreError> {
     let command = COMMAND.map(str::to_owned);
-    let observation =
-        NewObservation { isa: "avx2", threads: 2, model: "toy", commit: "", host: "here", command: &command };
+    let observation = NewObservation {
+        isa: "avx2",
+        threads: 2,
+        model: "toy",
+        commit: "",
+        host: "here",
+        command: &command,
+        began: Instant::now(),
+    };
     let spec = json!({"families": ["keep-first"]});
     let experiment = NewExperiment { name, kind: "sweep", spec, intact: 3, plans: 3 };
     Recorder::begin(store, &setting(), &plans(), wanted, &observation, Some(&experiment))
@@ -234,7 +242,7 @@ fn rows_are_committed_in_groups() {
         let _ = recorder.expect(&example(number), source(number)).unwrap();
     }
     recorder.sync().unwrap();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     recorder.append(&[row(0, 0), row(1, 0)]).unwrap();
     if start.elapsed() < std::time::Duration::from_millis(100) {
         assert_eq!(count(&other, "results"), 0);
@@ -253,7 +261,15 @@ fn names_of_experiments() {
     let named = begin(folder.store(), KL, Some("mine")).unwrap();
     let store = named.finish(None).unwrap();
     assert!(begin(store, KL, Some("mine")).is_ok(), "the same one goes on");
-    let observation = NewObservation { isa: "avx2", threads: 2, model: "toy", commit: "", host: "", command: &[] };
+    let observation = NewObservation {
+        isa: "avx2",
+        threads: 2,
+        model: "toy",
+        commit: "",
+        host: "",
+        command: &[],
+        began: Instant::now(),
+    };
     let other = NewExperiment { name: Some("mine"), kind: "sweep", spec: json!({}), intact: 3, plans: 3 };
     let error = Recorder::begin(folder.store(), &setting(), &plans(), KL, &observation, Some(&other)).err().unwrap();
     assert!(matches!(error, StoreError::Taken { .. }), "{error}");
@@ -269,19 +285,20 @@ fn completions_belong_to_the_experiments_that_ask_the_same() {
     let mut recorder = begin(store, KL, None).unwrap();
     let sampling = Sampling::greedy(3);
     let prompt = &example(4).ids[..4];
-    let said = |plan, text| NewCompletion {
+    let said = |plan, text: &str| NewCompletion {
         plan,
-        prompt,
-        prompt_text: Some("prompt 4"),
-        sampling: &sampling,
-        ids: &[5, 6],
-        text: Some(text),
+        prompt: prompt.to_vec(),
+        prompt_text: Some("prompt 4".to_owned()),
+        sampling: sampling.clone(),
+        ids: vec![5, 6],
+        text: Some(text.to_owned()),
         finish: "length",
     };
     assert!(!recorder.has_completion(2, prompt, &sampling).unwrap());
-    recorder.complete(&said(2, " four")).unwrap();
-    recorder.complete(&said(1, " five")).unwrap();
-    recorder.complete(&said(2, " once is enough")).unwrap();
+    recorder.complete(said(2, " four")).unwrap();
+    recorder.complete(said(1, " five")).unwrap();
+    recorder.complete(said(2, " once is enough")).unwrap();
+    recorder.sync().unwrap();
     assert!(recorder.has_completion(2, prompt, &sampling).unwrap());
     let store = recorder.finish(None).unwrap();
     let experiment = store.experiment(&name).unwrap();
@@ -329,7 +346,15 @@ fn two_experiments_side_by_side() {
     let mut other = setting();
     other.arithmetic = "bf16".to_owned();
     let plans = [plan("0..2"), plan("none"), plan("0"), plan("0..4")];
-    let observation = NewObservation { isa: "avx512", threads: 1, model: "toy", commit: "", host: "", command: &[] };
+    let observation = NewObservation {
+        isa: "avx512",
+        threads: 1,
+        model: "toy",
+        commit: "",
+        host: "",
+        command: &[],
+        began: Instant::now(),
+    };
     let new = NewExperiment {
         name: Some("other"),
         kind: "sweep",

@@ -3,6 +3,7 @@
 mod keeping;
 
 use std::ops::Range;
+use std::time::Instant;
 
 use lesion::forward::{Session, SessionOptions};
 use lesion::measure::Number;
@@ -117,7 +118,8 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
     let mut session = resolve::session(&model, engine)?;
     let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
     let wanted = Wanted { divergence: false, token_losses: true };
-    let recorder = store.map(|store| keep::begin(store, &session, &args.model, &all, wanted, None)).transpose()?;
+    let recorder =
+        store.map(|store| keep::begin(store, &session, &args.model, &all, wanted, None, Instant::now())).transpose()?;
     let mut keeping = recorder.map(|recorder| Keeping::new(recorder, &args.model));
     for (index, scored) in scored.iter().enumerate() {
         let mut losses = Vec::new();

@@ -171,7 +171,9 @@ impl Running<'_> {
         let experiment =
             NewExperiment { name, kind: "sweep", spec, intact: plans.len() - 1, plans: self.plans.plans.len() };
         let wanted = Wanted { divergence, token_losses };
-        keep::begin(keep::open(path)?, session, model_args, plans, wanted, Some(&experiment)).map(Kept::store)
+        let recorder =
+            keep::begin(keep::open(path)?, session, model_args, plans, wanted, Some(&experiment), Instant::now());
+        recorder.map(Kept::store)
     }
 
     /// Block evaluations one plan at a time, the intact model counted once.

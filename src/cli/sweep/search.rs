@@ -96,8 +96,9 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
     let session = resolve::session(&model, engine)?;
     let store = keep::place(&args.store)?.map(|path| keep::open(&path)).transpose()?;
     let wanted = Wanted::default();
-    let recorder = store.map(|store| keep::begin(store, &session, &args.model, &[], wanted, None)).transpose()?;
     let start = Instant::now();
+    let begin = |store| keep::begin(store, &session, &args.model, &[], wanted, None, start);
+    let recorder = store.map(begin).transpose()?;
     let mut measuring = Measuring {
         session,
         model_args: &args.model,
