@@ -114,6 +114,9 @@ pub(super) fn begin_experiment(
     let failed = store.failed("write to");
     let own_name = || format!("{}-{}", new.kind, &RunKey(identity).to_string()[..10]);
     let name = new.name.map_or_else(own_name, str::to_owned);
+    if name.trim().is_empty() || name.chars().any(char::is_control) {
+        return Err(StoreError::Query(format!("experiment `{}`: expected a name", name.escape_debug())));
+    }
     let sql = "SELECT id, identity FROM experiments WHERE name = ?1";
     let known = transaction.query_row(sql, [&name], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?)));
     match known.optional().map_err(&failed)? {

@@ -274,6 +274,9 @@ fn names_of_experiments() {
     let error = Recorder::begin(folder.store(), &setting(), &plans(), KL, &observation, Some(&other)).err().unwrap();
     assert!(matches!(error, StoreError::Taken { .. }), "{error}");
     assert_eq!(error.kind(), StoreErrorKind::Usage);
+    for name in ["", " ", "a\nb"] {
+        assert!(matches!(begin(folder.store(), KL, Some(name)), Err(StoreError::Query(_))), "{name:?}");
+    }
     let error = folder.store().experiment("nothing").unwrap_err();
     assert_eq!(error.to_string(), "no experiment `nothing`: there are mine");
 }

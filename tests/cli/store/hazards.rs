@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Place, refs, swept};
-use crate::run::{ended, isolate, lesion, objects, ok, refused, run};
+use crate::run::{ended, isolate, lesion, mini_in, objects, ok, refused, run};
 
 /// A number of repetitions: small, unless the environment asks for more.
 fn repetitions(variable: &str, default: usize) -> usize {
@@ -254,6 +254,43 @@ fn a_folder_that_can_not_be_written_to() {
 
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// NaN is a result: kept, given back, found, and not hidden in a mean.
+#[test]
+fn what_is_not_a_number_stays_so() {
+    let place = Place::new();
+    let model = mini_in(place.folder.path());
+    let weights = model.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    // The first values behind the header are those of some tensor: one becomes NaN, in f32 as in f16.
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let at = json["transformer.h.6.mlp.c_fc.bias"]["data_offsets"][0]
+        .as_u64()
+        .or_else(|| json["h.6.mlp.c_fc.bias"]["data_offsets"][0].as_u64())
+        .unwrap() as usize;
+    bytes[8 + header + at..8 + header + at + 4].fill(0xff);
+    fs::write(&weights, bytes).unwrap();
+    let args = place.sweep(&["--family", "keep-first", "--model", model.to_str().unwrap()]);
+    let (first, _) = swept(&args);
+    let (again, summary) = swept(&args);
+    assert_eq!((&first, &summary["computed_rows"]), (&again, &Value::from(0)));
+    let row = |plan: &str| first.iter().find(|row| row["plan"] == plan).unwrap();
+    assert_eq!(
+        (&row("0..7")["answer_nll"], &row("0..7")["non_finite"]),
+        (&"NaN".into(), &row("0..7")["answer_tokens"])
+    );
+    assert!(row("0..6")["answer_nll"].is_number());
+    let query = |args: &[&str]| objects(&refs(&place.store(&[&["query", "--json", "--limit", "0"], args].concat())));
+    // Seven to twelve layers.
+    assert_eq!(query(&["--where", "loss=NaN"]).len(), 6 * 6);
+    let means = query(&["--group-by", "plan", "--select", "loss,kl"]);
+    let mean = |plan: &str| means.iter().find(|row| row["plan"] == plan).unwrap();
+    assert_eq!((&mean("0..7")["loss"], &mean("0..12")["kl"]), (&"NaN".into(), &"NaN".into()));
+    assert!(mean("0..6")["loss"].is_number());
+    let verified = objects(&refs(&place.store(&["verify", "--json"])));
+    assert_eq!(verified[0]["identical"], 78);
 }
 
 /// A limit on the size of files stands for a disk that is full.
