@@ -8,6 +8,7 @@ use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
 use super::sweep::args::{Merge, Search, Sweep};
+use super::tasks::args::Tasks;
 
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
 #[derive(Parser, Debug)]
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),
+    Tasks(Tasks),
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),

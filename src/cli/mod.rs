@@ -15,6 +15,7 @@ mod plan;
 mod resolve;
 mod signals;
 mod sweep;
+mod tasks;
 mod verify;
 
 use std::io::Write;
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
+        Command::Tasks(args) => tasks::run(&args.command),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),

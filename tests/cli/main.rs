@@ -12,6 +12,7 @@ mod models;
 mod plan;
 mod run;
 mod signals;
+mod tasks;
 mod verify;
 
 #[cfg(feature = "hub")]

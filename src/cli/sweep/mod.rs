@@ -4,13 +4,13 @@
 //! from what `store` has kept, and `progress` tells of it; `rows` is what programs read, `show` what people see.
 
 pub(crate) mod args;
-mod inputs;
-mod memory;
+pub(crate) mod inputs;
+pub(crate) mod memory;
 pub(crate) mod merge;
 mod plans;
 mod progress;
 mod rows;
-mod running;
+pub(crate) mod running;
 pub(crate) mod search;
 mod show;
 mod store;
