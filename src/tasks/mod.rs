@@ -28,6 +28,8 @@
 pub mod bundled;
 mod check;
 mod error;
+#[cfg(feature = "agent")]
+pub mod generate;
 mod lines;
 mod read;
 mod write;

@@ -23,7 +23,7 @@ fn shell(line: &str) -> (Option<i32>, String, String) {
 
 /// Lines that need weights or a network that no test has.
 fn needs_more(line: &str) -> bool {
-    ["gpt2", "models lock"].iter().any(|word| line.contains(word))
+    ["gpt2", "models lock", "tasks generate"].iter().any(|word| line.contains(word))
 }
 
 #[test]
@@ -42,6 +42,7 @@ fn the_examples_of_every_help_page_run() {
         "tasks show",
         "tasks check",
         "tasks export",
+        "tasks generate",
         "tasks measure",
         "models list",
         "models fetch",

@@ -26,6 +26,49 @@ pub(crate) struct Tasks {
     pub(crate) command: TasksCommand,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Generate {
+    /// What there is: a file or bundled tasks, which the output begins with
+    #[arg(long, value_name = "FILE|NAME")]
+    pub(crate) like: PathBuf,
+    /// New examples for each task
+    #[arg(long, value_name = "N", value_parser = positive())]
+    pub(crate) count: u32,
+    /// New tasks, with as many examples each
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) new_tasks: u32,
+    /// The task file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The server's address, up to and without /chat/completions
+    #[arg(long, value_name = "URL", env = "OPENAI_BASE_URL", default_value = "https://api.openai.com/v1")]
+    pub(crate) base_url: String,
+    /// The model's name there
+    #[arg(long, value_name = "NAME", env = "OPENAI_MODEL")]
+    pub(crate) model_name: String,
+    /// The environment variable that holds the key; where it is not set no key is sent
+    #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY")]
+    pub(crate) key_env: String,
+    /// Send no key
+    #[arg(long)]
+    pub(crate) no_key: bool,
+    /// Examples that one request asks for at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive())]
+    pub(crate) batch: u32,
+    /// Seconds that one answer may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = positive())]
+    pub(crate) timeout: u32,
+    /// How often a request is repeated after passing trouble
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) retries: u32,
+    /// Print a summary as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum TasksCommand {
     /// List the bundled tasks, what chance would score and what the embedded model does
@@ -90,6 +133,19 @@ Examples:
         #[arg(long, requires = "output")]
         force: bool,
     },
+    /// Ask a chat model for more examples of tasks, and for more tasks
+    #[command(after_help = "\
+Any server of OpenAI's chat completions will do. Its replies are checked; examples that are there already, or nearly, are left out
+(the same words but for case, punctuation and articles; or the same answer, and nine of ten words of a long prompt); tasks are
+merged by name. Every reply is kept in OUTPUT.journal before it is used, so that the same command goes on after an interruption
+and pays for nothing twice. The key is read from the environment, sent to the server, and written nowhere. Tokens used are
+shown at the end.
+
+Examples:
+  lesion tasks generate --like tasks.json --count 20 --output more.json
+  lesion tasks generate --like antonyms --count 50 --output a.json
+  lesion tasks generate --like tasks.json --count 20 --new-tasks 5 -o more.json")]
+    Generate(Box<Generate>),
     /// Measure how an intact model does on tasks, beside chance
     #[command(after_help = "\
 An answer is right if each of its tokens is the likeliest; it is chosen if it is likelier than each of its alternatives, by the

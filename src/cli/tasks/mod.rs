@@ -1,9 +1,14 @@
 //! `lesion tasks`: the bundled tasks and files of tasks, listed, shown, checked, written and measured.
 //!
-//! `args` is syntax; `files` finds tasks by name or path, for `sweep` and `search` too; `measure` scores an intact model.
+//! `args` is syntax; `files` finds tasks by name or path, for `sweep` and `search` too; `measure` scores an intact model;
+//! `generate` asks a chat model for more, and `journal` keeps what it said.
 
 pub(crate) mod args;
 pub(crate) mod files;
+#[cfg_attr(not(feature = "agent"), path = "generate_disabled.rs")]
+mod generate;
+#[cfg(feature = "agent")]
+mod journal;
 mod measure;
 
 use std::path::Path;
@@ -28,6 +33,7 @@ pub(crate) fn run(command: &TasksCommand) -> Result<Exit> {
             let output = OutputArgs { json: false, output: output.clone(), force: *force };
             export(task, *examples as usize, *seed, &output)
         }
+        TasksCommand::Generate(args) => generate::run(args),
         TasksCommand::Measure { tasks, no_bos, model, engine, output } => {
             measure::run(tasks, !no_bos, model, engine, output)
         }
