@@ -6,6 +6,8 @@
 
 pub mod bench;
 pub mod forward;
+#[cfg(feature = "agent")]
+pub mod llm;
 pub mod measure;
 pub mod model;
 pub mod plan;

@@ -9,6 +9,7 @@ use lesion_kernels::Team;
 
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
+use super::tasks::args::Tasks;
 
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
 #[derive(Parser, Debug)]
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Search(Box<Search>),
     Merge(Merge),
     Store(Store),
+    Tasks(Tasks),
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),

@@ -17,6 +17,7 @@ mod resolve;
 mod signals;
 mod store;
 mod sweep;
+mod tasks;
 mod verify;
 
 use std::io::Write;
@@ -53,6 +54,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Tasks(args) => tasks::run(&args.command),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),

@@ -26,6 +26,8 @@ With --json: an object for each plan and example (losses are sums over the answe
 the summary. Intervals are 95 % bootstraps over examples, paired for differences.
 
 Examples:
+  lesion sweep --family keep-first --task '1-digit addition'
+  lesion sweep --family skip-one --tasks bundled --limit 10
   lesion sweep --family skip-one --pairs questions.jsonl
   lesion sweep --family 'repeat-one x2..8' --tasks tasks.json
   lesion sweep --family subsets --pairs questions.jsonl --top 10
@@ -83,6 +85,7 @@ smallest qualifying sets and all that are minimal under inclusion. `greedy`, `be
 of more layers.
 
 Examples:
+  lesion search --task 'gendered pronouns' --keep 0.9
   lesion search --pairs questions.jsonl --keep 0.9
   lesion search --tasks tasks.json --task capitals --within 0.5
   lesion search --pairs questions.jsonl --keep 0.9 --break
@@ -155,16 +158,17 @@ pub(crate) struct SweptPlans {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExampleArgs {
-    /// A file of tasks: JSON with names and examples of prompt and answer; `-` reads stdin
+    /// A file of tasks: JSON with names and examples of prompt and answer; `-` reads stdin, `bundled` stands for all bundled
+    /// tasks (see `lesion tasks --help`)
     #[arg(long, value_name = "FILE")]
     pub(crate) tasks: Vec<PathBuf>,
-    /// A file of pairs: JSON lines with prompt and answer; `-` reads stdin
+    /// A file of pairs: JSON lines with prompt and answer, or with the documents of lm-evaluation-harness; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) pairs: Vec<PathBuf>,
     /// A text, all tokens of which are scored; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Vec<PathBuf>,
-    /// Only the tasks of this name; may be given several times
+    /// Only the tasks of this name; without a file it is the name of a bundled one; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) task: Vec<String>,
     /// The first N examples of each task or text

@@ -4,9 +4,9 @@
 //! from what is `kept`, and `progress` tells of it; `rows` is what programs read, `show` what people see.
 
 pub(crate) mod args;
-mod inputs;
+pub(crate) mod inputs;
 mod kept;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod merge;
 mod plans;
 mod progress;
