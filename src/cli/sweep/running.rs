@@ -1,27 +1,30 @@
 //! A sweep under way: results that are there already, progress, interruption, and rows in the order of their examples.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lesion::forward::Session;
 use lesion::model::Model;
 use lesion::plan::Plan;
+use lesion::store::{NewExperiment, Wanted};
 use lesion::sweep::{Ended, Event, Example, ExampleDigest, Row, Sweep, SweepCost, SweepError, SweepOptions};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::args::{MemorySize, Shard};
+use super::args::{ExampleArgs, MemorySize, Shard};
 use super::inputs::{Inputs, Placed};
+use super::kept::{Kept, KeptIn};
 use super::memory::memory_for;
 use super::plans::Plans;
 use super::progress::{Progress, announcement};
 use super::rows::SummaryRecord;
-use super::store::{Kept, Place};
 use crate::cli::args::ModelArgs;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{SCHEMA_VERSION, note, size};
-use crate::cli::{forward_failure, model, signals};
+use crate::cli::{forward_failure, keep, model, signals};
 
 /// How long the machine's speed is measured for, to say beforehand how long a sweep takes.
 const SPEED_TIME: Duration = Duration::from_millis(20);
@@ -35,11 +38,21 @@ pub(crate) struct Running<'a> {
     /// Their memory is found here.
     pub(crate) options: SweepOptions,
     pub(crate) memory: Option<MemorySize>,
-    pub(crate) bos: bool,
-    /// Whatever else decides rows.
-    pub(crate) settings: String,
+    pub(crate) examples: &'a ExampleArgs,
     pub(crate) shard: Option<Shard>,
-    pub(crate) results: Place,
+    /// Where results are kept.
+    pub(crate) keep: Keep<'a>,
+}
+
+/// Where results are to be kept.
+pub(crate) enum Keep<'a> {
+    Nowhere,
+    File(&'a Path),
+    /// In this store, under this name or one that is made for them.
+    Store {
+        path: PathBuf,
+        name: Option<&'a str>,
+    },
 }
 
 /// All rows of an example.
@@ -59,8 +72,7 @@ pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<usize> + 'a;
 /// How a sweep ended.
 pub(crate) struct Outcome {
     pub(crate) summary: SummaryRecord,
-    /// Where its results are kept.
-    pub(crate) kept_in: Option<String>,
+    pub(crate) kept_in: KeptIn,
 }
 
 impl Running<'_> {
@@ -78,10 +90,12 @@ impl Running<'_> {
         let mut plans = self.plans.plans.clone();
         plans.push(Plan::intact(model.plan_shape().n_layer));
         let key = self.key(&model::identity(&model)?, &session.numerics());
-        let kept = Kept::open(&self.results, &key, self.shard, plans.len())?;
+        let groups = inputs.names();
         let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
+        let seen = known.as_ref().map(|_| inputs.seen().1);
+        let kept = self.kept(&session, model_args, &key, &plans, &groups, seen.as_deref())?;
         let rows = known.as_ref().map_or(0, |known| known.len() * plans.len());
-        let memory = memory_for(self.memory, rows * size_of::<Row>())?;
+        let memory = memory_for(self.memory, rows * size_of::<Row>() + kept.memory(plans.len()))?;
         let sweep = Sweep::new(plans, &model.plan_shape(), SweepOptions { memory, ..self.options });
         let sweep = sweep.map_err(|error| sweep_failure(&error))?;
         let flop = known.as_ref().map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
@@ -90,7 +104,8 @@ impl Running<'_> {
         let naive = self.naive(sweep.cost(), &model);
         note(announcement(self.plans, sweep.cost().shared.blocks(), naive, known.as_ref().map(Vec::len), seconds));
 
-        let gathering = RefCell::new(Gathering::new(&model, model_args, kept, memory, flop));
+        let gathering =
+            RefCell::new(Gathering::new(&model, model_args, kept, groups, sweep.plans().len() - 1, memory, flop));
         let mut known = known.map(Vec::into_iter);
         let examples = std::iter::from_fn(|| {
             let next = known.as_mut().map_or_else(|| inputs.next(), |known| Ok(known.next()));
@@ -100,17 +115,17 @@ impl Running<'_> {
         let ended = sweep.run(&mut session, examples, &is_there, &mut |event| gathering.borrow_mut().hear(event, take));
         let gathering = gathering.into_inner();
         let (count, tokens, computed) = (gathering.examples, gathering.tokens, gathering.computed);
-        let kept_in = gathering.end(ended)?;
+        let (all_examples, examples) = inputs.seen();
+        let kept_in = gathering.end(ended, all_examples)?;
 
         let asked = self.plans.plans.len();
         let shard = self.shard.unwrap_or(Shard { index: 0, count: 1 });
-        let (all_examples, examples) = inputs.seen();
         let summary = SummaryRecord {
             schema_version: SCHEMA_VERSION,
             key: sha256(&[&key, &examples]),
             model: model.name().to_owned(),
-            numerics: session.numerics(),
-            bos: self.bos,
+            numerics: numerics(&session, computed, &kept_in),
+            bos: self.examples.bos.wanted(),
             plans: asked,
             examples: count,
             all_examples,
@@ -121,8 +136,44 @@ impl Running<'_> {
             seconds: start.elapsed().as_secs_f64(),
             threads: session.threads(),
             shard: format!("{}/{}", shard.index, shard.count),
+            experiment: kept_in.experiment.clone(),
         };
         Ok(Outcome { summary, kept_in })
+    }
+
+    /// What is there already, and what takes more. `seen` stands for the examples, where they are known.
+    fn kept(
+        &self,
+        session: &Session,
+        model_args: &ModelArgs,
+        key: &str,
+        plans: &[Plan],
+        groups: &[String],
+        seen: Option<&str>,
+    ) -> Result<Kept> {
+        let (path, name) = match &self.keep {
+            Keep::Nowhere => return Ok(Kept::nowhere()),
+            Keep::File(path) => return Kept::file(path, key, plans.len()),
+            Keep::Store { path, name } => (path, *name),
+        };
+        let families: Vec<String> = self.plans.families.iter().map(|members| members.family.to_string()).collect();
+        let ExampleArgs { limit, window, stride, bos, .. } = self.examples;
+        let spec = json!({
+            "bos": bos.wanted(),
+            "examples": seen,
+            "families": families,
+            "limit": limit,
+            "sources": groups,
+            "stride": stride,
+            "window": window,
+        });
+        let SweepOptions { divergence, token_losses, .. } = self.options;
+        let experiment =
+            NewExperiment { name, kind: "sweep", spec, intact: plans.len() - 1, plans: self.plans.plans.len() };
+        let wanted = Wanted { divergence, token_losses };
+        let recorder =
+            keep::begin(keep::open(path)?, session, model_args, plans, wanted, Some(&experiment), Instant::now());
+        recorder.map(Kept::store)
     }
 
     /// Block evaluations one plan at a time, the intact model counted once.
@@ -135,7 +186,8 @@ impl Running<'_> {
     fn key(&self, model: &str, numerics: &str) -> String {
         let plans = serde_json::to_string(&self.plans.plans).expect("plans are plain data");
         let SweepOptions { divergence, token_losses, .. } = self.options;
-        let measures = format!("{divergence} {token_losses} {} {}", self.bos, self.settings);
+        let ExampleArgs { window, stride, bos, .. } = self.examples;
+        let measures = format!("{divergence} {token_losses} {} {window:?} {stride:?}", bos.wanted());
         sha256(&["lesion sweep 1", model, numerics, &plans, &measures])
     }
 }
@@ -145,6 +197,10 @@ struct Gathering<'a> {
     model: &'a Model,
     model_args: &'a ModelArgs,
     kept: Kept,
+    /// The names of tasks and texts.
+    groups: Vec<String>,
+    /// The intact model's number: the last.
+    intact: usize,
     /// Where examples under way come from.
     places: HashMap<u64, (usize, u64, ExampleDigest)>,
     /// Their rows so far.
@@ -161,11 +217,21 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(model: &'a Model, model_args: &'a ModelArgs, kept: Kept, memory: usize, flop: Option<u64>) -> Self {
+    fn new(
+        model: &'a Model,
+        model_args: &'a ModelArgs,
+        kept: Kept,
+        groups: Vec<String>,
+        intact: usize,
+        memory: usize,
+        flop: Option<u64>,
+    ) -> Self {
         Gathering {
             model,
             model_args,
             kept,
+            groups,
+            intact,
             places: HashMap::new(),
             pending: HashMap::new(),
             progress: Progress::new(flop),
@@ -180,10 +246,10 @@ impl<'a> Gathering<'a> {
     /// The next example, which rows will come of; none where there are no more, or it can't be had.
     fn expect(&mut self, next: Result<Option<Placed>>) -> Option<Example> {
         let checked = next.and_then(|placed| match placed {
-            Some(placed) => self.kept.check(&placed.example).map(|()| Some(placed)),
+            Some(placed) => self.kept.expect(&placed, &self.groups).map(|()| Some(placed)),
             None => Ok(None),
         });
-        let Placed { group, index, example } = match checked {
+        let Placed { group, index, example, .. } = match checked {
             Ok(placed) => placed?,
             Err(failure) => {
                 self.stopped = Some(failure);
@@ -196,14 +262,15 @@ impl<'a> Gathering<'a> {
 
     /// Something happened; whether it goes on.
     fn hear(&mut self, event: Event<'_>, take: &mut Take<'_>) -> ControlFlow<()> {
-        let heard = match event {
+        // What was computed from a file that has changed since is no result, and is not kept.
+        let heard = model::check_unchanged(self.model, self.model_args.read()).and_then(|()| match event {
             Event::Flop(flop) => {
                 self.progress.advance(flop);
-                Ok(())
+                self.kept.tick()
             }
             Event::Rows(rows) => self.keep(rows),
             Event::Examples(numbers) => self.deliver(numbers, take),
-        };
+        });
         match heard.and_then(|()| signals::check()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
@@ -215,25 +282,29 @@ impl<'a> Gathering<'a> {
 
     fn keep(&mut self, rows: &[Row]) -> Result<()> {
         let Gathering { kept, places, pending, .. } = self;
-        kept.append(rows.iter().map(|row| (places[&row.example].2, row)))?;
-        rows.iter().for_each(|row| pending.entry(row.example).or_default().push(row.clone()));
+        // Rows that are there come again where another example of their chunk lacks them.
+        let new: Vec<Row> = rows.iter().filter(|row| !kept.contains(row.plan, row.example)).cloned().collect();
+        kept.append(&new, &|example| places[&example].2)?;
+        new.into_iter().for_each(|row| pending.entry(row.example).or_default().push(row));
         Ok(())
     }
 
     /// These examples are complete.
     fn deliver(&mut self, numbers: &[u64], take: &mut Take<'_>) -> Result<()> {
         self.kept.sync()?;
-        model::check_unchanged(self.model, self.model_args.read())?;
         for number in numbers {
             let (group, index, _) = self.places.remove(number).expect("it was expected");
             let mut rows = self.pending.remove(number).unwrap_or_default();
-            let computed = rows.len();
-            rows.extend(self.kept.take(*number));
+            let before = self.kept.take(*number);
+            self.kept.forget(*number);
+            let intact_there = before.last().is_some_and(|row| row.plan == self.intact);
+            let computed = rows.len() - usize::from(!intact_there);
+            rows.extend(before);
             rows.sort_by_key(|row| row.plan);
             let intact = rows.pop().expect("the intact model is among the plans");
             self.examples += 1;
             self.tokens += u64::from(intact.tokens);
-            self.computed += computed.min(rows.len()) as u64;
+            self.computed += computed as u64;
             let held = take(Finished { group, index, intact: &intact, rows: &rows })?;
             if held > self.memory / 2 {
                 let (held, examples) = (size(held as u64), self.examples);
@@ -246,24 +317,41 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Ends with everything on the disk; the file that results are kept in.
-    fn end(mut self, ended: std::result::Result<Ended, SweepError>) -> Result<Option<String>> {
+    /// Ends with everything on the disk, `examples` having been seen in all; where results are kept.
+    fn end(mut self, ended: std::result::Result<Ended, SweepError>, examples: u64) -> Result<KeptIn> {
         self.progress.end();
-        self.kept.sync()?;
-        let kept_in = self.kept.path();
         let failure = match (self.stopped, ended) {
             (Some(failure), _) => failure,
-            (None, Ok(Ended::Complete)) => return Ok(kept_in),
+            (None, Ok(Ended::Complete)) => return self.kept.end(Some(examples)),
             (None, Ok(Ended::Cancelled)) => Failure::new(Exit::Interrupted, "interrupted"),
             (None, Err(error)) => sweep_failure(&error),
         };
+        // What broke the sweep off is what is told, also where the disk is the reason and refuses again.
+        let kept_in = self.kept.end(None).ok().and_then(|kept_in| kept_in.shown());
         Err(match kept_in {
-            Some(path) if failure.exit == Exit::Interrupted => {
-                failure.with_help(format!("results are kept in {path}: the same command goes on from there"))
+            Some(kept_in) if failure.exit == Exit::Interrupted => {
+                failure.with_help(format!("results are {kept_in}: the same command goes on from there"))
             }
             _ => failure,
         })
     }
+}
+
+/// What the results are equal within, bit for bit: this session's numerics, and those of rows that were there.
+fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
+    let own = session.isa().name();
+    let mut isas: BTreeSet<&str> = kept_in.isas.iter().map(String::as_str).collect();
+    if computed > 0 || isas.is_empty() {
+        isas.insert(own);
+    }
+    if isas.iter().eq([&own]) {
+        return session.numerics();
+    }
+    let there = isas.iter().filter(|isa| **isa != own).copied().collect::<Vec<_>>().join(", ");
+    note(format!(
+        "results that were there were computed with {there}: equal to {own}'s within f32's gate, not bit for bit"
+    ));
+    format!("{} {}", isas.into_iter().collect::<Vec<_>>().join("+"), session.arithmetic())
 }
 
 /// All examples, where they are in memory anyway.
@@ -277,8 +365,12 @@ pub(crate) fn read_all(inputs: &mut Inputs<'_>) -> Result<Vec<Placed>> {
 
 /// FLOP of the examples that are not complete.
 fn flop_left(sweep: &Sweep, model: &Model, known: &[Placed], kept: &Kept) -> Result<u64> {
-    let examples = known.iter().map(|placed| &placed.example);
-    let left = examples.filter(|example| !kept.is_complete(sweep.plans().len(), example.number));
+    let mut left = Vec::new();
+    for Placed { example, .. } in known {
+        if !kept.is_complete(sweep.plans().len(), example)? {
+            left.push(example);
+        }
+    }
     sweep.flop(model, left).map_err(|error| sweep_failure(&error))
 }
 
