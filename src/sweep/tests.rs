@@ -1,3 +1,5 @@
+//! Sweeps against passes one by one, bit for bit, whatever the memory, the batch and the threads.
+
 use super::*;
 use crate::forward::SessionOptions;
 use crate::plan::{Family, PlanExpr};

@@ -1,3 +1,5 @@
+//! Families against what they are said to be: members by hand, counts, refusals, print and parse.
+
 use super::*;
 use crate::plan::PlanExpr;
 
