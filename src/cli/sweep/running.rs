@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use lesion::forward::Session;
+use lesion::forward::{Precision, Session};
 use lesion::model::Model;
 use lesion::plan::Plan;
 use lesion::sweep::{Ended, Event, Example, ExampleDigest, Row, Sweep, SweepCost, SweepError, SweepOptions};
@@ -36,6 +36,8 @@ pub(crate) struct Running<'a> {
     pub(crate) options: SweepOptions,
     pub(crate) memory: Option<MemorySize>,
     pub(crate) bos: bool,
+    /// Bytes that whoever takes the rows of an example goes on holding.
+    pub(crate) held: usize,
     /// Whatever else decides rows.
     pub(crate) settings: String,
     pub(crate) shard: Option<Shard>,
@@ -53,8 +55,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) rows: &'a [Row],
 }
 
-/// Takes each example's rows, in the order of examples, and says how many bytes it holds.
-pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<usize> + 'a;
+/// Takes each example's rows, in the order of examples.
+pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<()> + 'a;
 
 /// How a sweep ended.
 pub(crate) struct Outcome {
@@ -80,17 +82,21 @@ impl Running<'_> {
         let key = self.key(&model::identity(&model)?, &session.numerics());
         let kept = Kept::open(&self.results, &key, self.shard, plans.len())?;
         let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
-        let rows = known.as_ref().map_or(0, |known| known.len() * plans.len());
-        let memory = memory_for(self.memory, rows * size_of::<Row>())?;
-        let sweep = Sweep::new(plans, &model.plan_shape(), SweepOptions { memory, ..self.options });
-        let sweep = sweep.map_err(|error| sweep_failure(&error))?;
-        let flop = known.as_ref().map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
+        let sweep = Sweep::new(plans, &model.plan_shape(), self.options);
+        let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
+        let held = self.divide_memory(&mut sweep, known.as_ref().map(Vec::len))?;
+        // f64 goes plan by plan, and does not count its FLOP.
+        let exact = session.precision() == Precision::F64;
+        let counted = known.as_ref().filter(|_| !exact);
+        let flop = counted.map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
         let speed = session.fma_rate(SPEED_TIME).map(|rate| rate * SPEED_SHARE);
         let seconds = flop.zip(speed).map(|(flop, speed)| flop as f64 / speed);
         let naive = self.naive(sweep.cost(), &model);
-        note(announcement(self.plans, sweep.cost().shared.blocks(), naive, known.as_ref().map(Vec::len), seconds));
+        let shared = if exact { naive } else { sweep.cost().shared.blocks() };
+        note(announcement(self.plans, shared, naive, known.as_ref().map(Vec::len), seconds));
 
-        let gathering = RefCell::new(Gathering::new(&model, model_args, kept, memory, flop));
+        let gathering = Gathering::new(&model, model_args, kept, self.held, held, sweep.plans().len(), flop);
+        let gathering = RefCell::new(gathering);
         let mut known = known.map(Vec::into_iter);
         let examples = std::iter::from_fn(|| {
             let next = known.as_mut().map_or_else(|| inputs.next(), |known| Ok(known.next()));
@@ -114,7 +120,7 @@ impl Running<'_> {
             plans: asked,
             examples: count,
             all_examples,
-            block_evaluations: sweep.cost().shared.blocks(),
+            block_evaluations: shared,
             naive_block_evaluations: naive,
             scored_positions: tokens * asked as u64,
             computed_rows: computed,
@@ -123,6 +129,16 @@ impl Running<'_> {
             shard: format!("{}/{}", shard.index, shard.count),
         };
         Ok(Outcome { summary, kept_in })
+    }
+
+    /// Divides the memory between the sweep and the results that are held, of which it returns how many bytes are allowed.
+    fn divide_memory(&self, sweep: &mut Sweep, examples: Option<usize>) -> Result<usize> {
+        // What is held of a text can't be told before: it gets half.
+        let known = examples.map_or(0, |examples| examples * self.held);
+        let left = memory_for(self.memory, known)?;
+        let halves = examples.is_none() && self.held > 0;
+        sweep.set_memory(if halves { left / 2 } else { left });
+        Ok(if halves { left / 2 } else { known })
     }
 
     /// Block evaluations one plan at a time, the intact model counted once.
@@ -150,8 +166,10 @@ struct Gathering<'a> {
     /// Their rows so far.
     pending: HashMap<u64, Vec<Row>>,
     progress: Progress,
-    /// Bytes that the sweep and its results may take.
-    memory: usize,
+    /// Bytes that are held of an example's results, and that may be held of all.
+    held: usize,
+    may_hold: usize,
+    plans: usize,
     /// Why it was broken off.
     stopped: Option<Failure>,
     examples: u64,
@@ -161,7 +179,15 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(model: &'a Model, model_args: &'a ModelArgs, kept: Kept, memory: usize, flop: Option<u64>) -> Self {
+    fn new(
+        model: &'a Model,
+        model_args: &'a ModelArgs,
+        kept: Kept,
+        held: usize,
+        may_hold: usize,
+        plans: usize,
+        flop: Option<u64>,
+    ) -> Self {
         Gathering {
             model,
             model_args,
@@ -169,7 +195,9 @@ impl<'a> Gathering<'a> {
             places: HashMap::new(),
             pending: HashMap::new(),
             progress: Progress::new(flop),
-            memory,
+            held,
+            may_hold,
+            plans,
             stopped: None,
             examples: 0,
             tokens: 0,
@@ -214,31 +242,37 @@ impl<'a> Gathering<'a> {
     }
 
     fn keep(&mut self, rows: &[Row]) -> Result<()> {
-        let Gathering { kept, places, pending, .. } = self;
-        kept.append(rows.iter().map(|row| (places[&row.example].2, row)))?;
-        rows.iter().for_each(|row| pending.entry(row.example).or_default().push(row.clone()));
+        let Gathering { kept, places, pending, plans, .. } = self;
+        // Rows that are there come again where another example of their chunk lacks them.
+        let new: Vec<Row> = rows.iter().filter(|row| !kept.contains(row.plan, row.example)).cloned().collect();
+        kept.append(new.iter().map(|row| (places[&row.example].2, row)))?;
+        for row in new {
+            pending.entry(row.example).or_insert_with(|| Vec::with_capacity(*plans)).push(row);
+        }
         Ok(())
     }
 
     /// These examples are complete.
     fn deliver(&mut self, numbers: &[u64], take: &mut Take<'_>) -> Result<()> {
         self.kept.sync()?;
+        self.kept.read(numbers)?;
         model::check_unchanged(self.model, self.model_args.read())?;
         for number in numbers {
             let (group, index, _) = self.places.remove(number).expect("it was expected");
             let mut rows = self.pending.remove(number).unwrap_or_default();
-            let computed = rows.len();
-            rows.extend(self.kept.take(*number));
+            let before = self.kept.take(*number);
+            let intact_there = before.iter().any(|row| row.plan + 1 == self.plans);
+            self.computed += (rows.len() - usize::from(!intact_there)) as u64;
+            rows.extend(before);
             rows.sort_by_key(|row| row.plan);
             let intact = rows.pop().expect("the intact model is among the plans");
             self.examples += 1;
             self.tokens += u64::from(intact.tokens);
-            self.computed += computed.min(rows.len()) as u64;
-            let held = take(Finished { group, index, intact: &intact, rows: &rows })?;
-            if held > self.memory / 2 {
+            take(Finished { group, index, intact: &intact, rows: &rows })?;
+            let held = self.examples as usize * self.held;
+            if held > self.may_hold {
                 let (held, examples) = (size(held as u64), self.examples);
-                let message =
-                    format!("{held} of results after {examples} examples: more than half of what --memory leaves");
+                let message = format!("{held} of results after {examples} examples: more than half of the memory");
                 return Err(Failure::new(Exit::Missing, message)
                     .with_help("--memory allows more; --json and --csv hold none of them"));
             }

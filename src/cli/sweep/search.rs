@@ -13,8 +13,8 @@ use lesion::sweep::{
 use serde::Serialize;
 
 use super::args::{MemorySize, MethodArg, Search as SearchArgs};
-use super::inputs::Inputs;
-use super::memory::memory_for;
+use super::inputs::{Inputs, stdin_once};
+use super::memory::{give_back_freed, memory_for};
 use super::progress::{Progress, blocks, grouped};
 use super::running::{read_all, sweep_failure};
 use crate::cli::failure::{Exit, Failure, Result};
@@ -75,6 +75,8 @@ impl From<Measured> for MeasuredRecord {
 }
 
 pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
+    give_back_freed();
+    stdin_once(args.examples.files())?;
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
@@ -93,7 +95,17 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
     let session = resolve::session(&model, engine)?;
     let start = Instant::now();
     let mut measuring = Measuring { session, examples, memory: args.running.memory, shared: 0.0, naive: 0.0 };
-    let found = search.run(&mut |plans: &[Plan]| measuring.measure(plans))?;
+    let found = search.run(&mut |plans: &[Plan]| {
+        let measured = measuring.measure(plans)?;
+        // The intact model is measured first.
+        if args.keep.is_some() && measured[0].accuracy == 0.0 && plans == [Plan::intact(search.n_layer)] {
+            let examples = measuring.examples.len();
+            let message =
+                format!("--keep: the intact model has 0 of {examples} examples right: there is nothing to keep");
+            return Err(Failure::usage(message).with_help("--within NATS compares losses"));
+        }
+        Ok(measured)
+    })?;
     model::check_unchanged(&model, args.model.read())?;
     let seconds = start.elapsed().as_secs_f64();
     let top = if args.top == 0 { usize::MAX } else { args.top as usize };
@@ -143,11 +155,12 @@ impl Measuring {
     fn measure(&mut self, plans: &[Plan]) -> Result<Vec<Measured>> {
         // By plan, then by example, so that sums run in one order whatever the schedule.
         let count = self.examples.len();
-        let memory = memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?;
-        let mut outcomes = vec![Outcome::default(); plans.len() * count];
-        let options = SweepOptions { memory, divergence: false, token_losses: false };
+        let options = SweepOptions { memory: 0, divergence: false, token_losses: false };
         let model = self.session.model().clone();
-        let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options).map_err(|error| sweep_failure(&error))?;
+        let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options);
+        let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
+        sweep.set_memory(memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?);
+        let mut outcomes = vec![Outcome::default(); plans.len() * count];
         self.shared += sweep.cost().shared.blocks();
         self.naive += sweep.cost().naive.blocks();
         let flop = sweep.flop(&model, &self.examples).map_err(|error| sweep_failure(&error))?;

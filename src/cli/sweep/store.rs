@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lesion::sweep::{Example, ExampleDigest, Results, ResultsError, Row};
@@ -55,42 +56,55 @@ impl Place {
 #[derive(Default)]
 pub(crate) struct Kept {
     file: Option<Results>,
-    /// By example; rows by plan.
-    before: HashMap<u64, (ExampleDigest, Vec<Row>)>,
+    /// What the file holds of each example.
+    before: HashMap<u64, Before>,
+    /// Rows that were read again.
+    rows: HashMap<u64, Vec<Row>>,
+}
+
+/// What a file holds of an example; its rows stay on the disk until they are asked for.
+struct Before {
+    digest: ExampleDigest,
+    /// Plans whose rows are there, and how many these are.
+    there: Vec<bool>,
+    count: usize,
+    /// Where in the file all of them lie, among others.
+    lines: Range<u64>,
 }
 
 impl Kept {
     /// What the file for a sweep with this key holds of so many plans.
     pub(crate) fn open(place: &Place, key: &str, shard: Option<Shard>, plans: usize) -> Result<Kept> {
         let Some(path) = place.file(key, shard)? else { return Ok(Kept::default()) };
-        let mut before = HashMap::new();
-        let file = Results::open(&path, key, &mut |digest, row| {
-            if row.plan < plans {
-                before.entry(row.example).or_insert_with(|| (digest, Vec::new())).1.push(row);
+        let mut before: HashMap<u64, Before> = HashMap::new();
+        let file = Results::open(&path, key, &mut |digest, row, lines| {
+            let new = || Before { digest, there: vec![false; plans], count: 0, lines: lines.clone() };
+            let before = before.entry(row.example).or_insert_with(new);
+            // A row may be there twice: the first counts.
+            if before.there.get(row.plan) == Some(&false) {
+                before.there[row.plan] = true;
+                before.count += 1;
+                before.lines = before.lines.start.min(lines.start)..before.lines.end.max(lines.end);
             }
         });
         let file = file.map_err(|error| results_failure(&error))?;
-        for (_, rows) in before.values_mut() {
-            rows.sort_by_key(|row| row.plan);
-            rows.dedup_by_key(|row| row.plan);
-        }
-        Ok(Kept { file: Some(file), before })
+        Ok(Kept { file: Some(file), before, rows: HashMap::new() })
     }
 
     /// Whether a row is there.
     pub(crate) fn contains(&self, plan: usize, example: u64) -> bool {
-        self.before.get(&example).is_some_and(|(_, rows)| rows.binary_search_by_key(&plan, |row| row.plan).is_ok())
+        self.before.get(&example).is_some_and(|before| before.there[plan])
     }
 
     /// Whether the rows of all plans are there.
     pub(crate) fn is_complete(&self, plans: usize, example: u64) -> bool {
-        self.before.get(&example).is_some_and(|(_, rows)| rows.len() == plans)
+        self.before.get(&example).is_some_and(|before| before.count == plans)
     }
 
     /// Refuses an example whose number was another's when results were kept.
     pub(crate) fn check(&self, example: &Example) -> Result<()> {
         match self.before.get(&example.number) {
-            Some((digest, _)) if *digest != ExampleDigest::of(example) => {
+            Some(before) if before.digest != ExampleDigest::of(example) => {
                 let message = format!("example {} is not the one whose results are kept", example.number);
                 Err(Failure::usage(message).with_help("--no-results computes all anew"))
             }
@@ -98,9 +112,33 @@ impl Kept {
         }
     }
 
-    /// An example's rows from before.
+    /// Reads the rows from before of these examples.
+    pub(crate) fn read(&mut self, examples: &[u64]) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut known: HashMap<u64, Before> =
+            examples.iter().filter_map(|example| Some((*example, self.before.remove(example)?))).collect();
+        // Examples that were computed together lie together.
+        let mut places: Vec<Range<u64>> = known.values().map(|before| before.lines.clone()).collect();
+        places.sort_by_key(|lines| lines.start);
+        places.dedup_by(|next, lines| {
+            let together = next.start <= lines.end;
+            lines.end = if together { lines.end.max(next.end) } else { lines.end };
+            together
+        });
+        for lines in places {
+            for row in file.rows(lines).map_err(|error| results_failure(&error))? {
+                let there = known.get_mut(&row.example).and_then(|before| before.there.get_mut(row.plan));
+                if there.is_some_and(std::mem::take) {
+                    self.rows.entry(row.example).or_default().push(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An example's rows from before, once they were read.
     pub(crate) fn take(&mut self, example: u64) -> Vec<Row> {
-        self.before.remove(&example).map_or_else(Vec::new, |(_, rows)| rows)
+        self.rows.remove(&example).unwrap_or_default()
     }
 
     /// New rows, soon on the disk.
