@@ -91,6 +91,11 @@ impl Team {
         self.scratch.bytes()
     }
 
+    /// Gives the kernels' scratch back.
+    pub fn release_scratch(&mut self) {
+        self.scratch = Scratch::new(self.scratch.threads.len());
+    }
+
     /// The threads, for work that is no kernel.
     pub(crate) fn pool(&mut self) -> &mut Pool {
         &mut self.pool

@@ -1,10 +1,10 @@
 //! Where results go: stdout or a file, as text, tables or JSON lines. Data only; notes for people go through [`note`]
 //! to stderr. Colour is for headings and only where the terminal and NO_COLOR / CLICOLOR_FORCE allow it.
 
+mod file;
+
 use std::fmt::Write as _;
-use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
 use anstream::ColorChoice;
 use anstyle::{Ansi256Color, AnsiColor, Style};
@@ -12,6 +12,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use lesion::measure::Number;
 use serde::Serialize;
 
+use self::file::OutputFile;
 use super::args::OutputArgs;
 use super::failure::{Failure, Result};
 
@@ -31,33 +32,19 @@ pub(crate) struct Output {
 
 enum Sink {
     Stdout,
-    /// Written in one go by [`Output::finish`], so that a failed run leaves no half file.
-    File {
-        path: PathBuf,
-        force: bool,
-        /// A device or a pipe: written to, never replaced.
-        in_place: bool,
-        bytes: Vec<u8>,
-    },
+    File(OutputFile),
 }
 
 impl Output {
     /// Refuses an output file that exists, before any work is done.
     pub(crate) fn open(args: &OutputArgs) -> Result<Output> {
-        let Some(path) = &args.output else {
-            return Ok(Output::stdout(args.json));
-        };
-        let path = followed(path).map_err(|error| Failure::io("follow", &path.display().to_string(), &error))?;
-        let in_place = match fs::metadata(&path) {
-            Ok(found) if found.is_dir() => {
-                return Err(Failure::usage(format!("{} is a directory", path.display())));
+        Ok(match &args.output {
+            None => Output::stdout(args.json),
+            Some(path) => {
+                let sink = Sink::File(OutputFile::new(path, args.force)?);
+                Output { sink, json: args.json, bold: Style::new(), colour: false, terminal: false }
             }
-            Ok(found) if found.is_file() && !args.force => return Err(exists(&path)),
-            Ok(found) => !found.is_file(),
-            Err(_) => false,
-        };
-        let sink = Sink::File { path, force: args.force, in_place, bytes: Vec::new() };
-        Ok(Output { sink, json: args.json, bold: Style::new(), colour: false, terminal: false })
+        })
     }
 
     /// Results on stdout.
@@ -72,10 +59,7 @@ impl Output {
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         match &mut self.sink {
             Sink::Stdout => io::stdout().lock().write_all(text.as_bytes()).map_err(|error| Failure::stdout(&error)),
-            Sink::File { bytes, .. } => {
-                bytes.extend_from_slice(text.as_bytes());
-                Ok(())
-            }
+            Sink::File(file) => file.write(text),
         }
     }
 
@@ -143,68 +127,18 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Result<()> {
         match self.sink {
             Sink::Stdout => io::stdout().lock().flush().map_err(|error| Failure::stdout(&error)),
-            Sink::File { .. } => Ok(()),
+            Sink::File(_) => Ok(()),
         }
     }
 
-    /// Writes the output file, if there is one: whole under a temporary name beside it, then under its own.
+    /// Gives the output file its name, if there is one.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
-        let Sink::File { path, force, in_place, bytes } = self.sink else { return Ok(()) };
-        let named = |error: io::Error| Failure::io("write", &path.display().to_string(), &error);
-        if in_place {
-            let mut file = File::options().write(true).open(&path).map_err(named)?;
-            return file.write_all(&bytes).and_then(|()| file.flush()).map_err(named);
-        }
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(format!(".{}.partial", std::process::id()));
-        let temporary = PathBuf::from(temporary);
-        let written = File::create_new(&temporary).and_then(|mut file| file.write_all(&bytes));
-        let published =
-            written.and_then(|()| if force { replace(&temporary, &path) } else { publish(&temporary, &path) });
-        published.map_err(|error| {
-            // The first error is the one to tell; the partial file is ours.
-            let _ = fs::remove_file(&temporary);
-            if error.kind() == io::ErrorKind::AlreadyExists { exists(&path) } else { named(error) }
-        })
-    }
-}
-
-/// Puts a file in the place of another, with the other's permissions.
-fn replace(from: &Path, to: &Path) -> io::Result<()> {
-    if let Ok(old) = fs::metadata(to) {
-        fs::set_permissions(from, old.permissions())?;
-    }
-    fs::rename(from, to)
-}
-
-/// Gives a file its name, unless another has taken it meanwhile.
-fn publish(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // A file system without hard links: the check and the renaming are two steps there.
-        Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(from, to),
-    }
-}
-
-/// Where a path leads, over symbolic links, the last of which may dangle.
-fn followed(path: &Path) -> io::Result<PathBuf> {
-    /// As many as Linux follows.
-    const LINKS: usize = 40;
-    let mut path = path.to_owned();
-    for _ in 0..LINKS {
-        match fs::read_link(&path) {
-            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
-            Err(_) => return Ok(path),
+        match self.sink {
+            Sink::Stdout => Ok(()),
+            Sink::File(file) => file.finish(),
         }
     }
-    Err(io::Error::other("too many symbolic links"))
-}
-
-fn exists(path: &Path) -> Failure {
-    Failure::usage(format!("{} exists", path.display())).with_help("--force replaces it")
 }
 
 /// A line on stderr.
@@ -309,22 +243,5 @@ mod tests {
     fn tables_have_no_trailing_space() {
         let text = table(&["".into(), "0..12".into()], &[vec!["nats".into(), "1.5".into()]], 1);
         assert_eq!(text, "      0..12\nnats    1.5\n");
-    }
-
-    #[test]
-    fn an_output_file_is_refused_when_it_exists_and_replaced_when_forced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out");
-        let args = |force| OutputArgs { json: false, output: Some(path.clone()), force };
-        let mut output = Output::open(&args(false)).unwrap();
-        output.line("one").unwrap();
-        assert!(!path.exists(), "nothing is written before the end");
-        output.finish().unwrap();
-        assert!(Output::open(&args(false)).is_err());
-        let mut output = Output::open(&args(true)).unwrap();
-        output.line("two").unwrap();
-        output.finish().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
     }
 }

@@ -1,7 +1,8 @@
 //! What passages take of memory: bounds that are known before anything runs, so that a budget can be kept. A session that
 //! has run batches of these shapes holds no more ([`Session::memory`]).
 
-use super::session::Session;
+use super::session::{Found, Session};
+use super::workspace::Workspace;
 use lesion_kernels::HeadShape;
 
 /// Rows from which on kernels pack their operand a piece at a time, outputs they compute at a time, and the rest of their
@@ -39,6 +40,20 @@ impl Session {
         (own + packed + waiting + self.threads() * thread) * size_of::<f32>()
     }
 
+    /// Bytes that a buffer takes twice while it grows, at most, on the way to passages of `rows` rows: one does at a time.
+    pub(crate) fn growth_bytes(&self, rows: usize) -> usize {
+        let config = self.model().config();
+        rows * (3 * config.n_embd).max(config.n_inner) * size_of::<f32>()
+    }
+
+    /// Gives all buffers back; the next pass makes them anew.
+    pub(crate) fn release_memory(&mut self) {
+        let (team, _, work, found) = self.parts();
+        team.release_scratch();
+        *work = Workspace::default();
+        *found = Found::default();
+    }
+
     /// Bytes that scoring up to `rows` rows needs beside them, the first `references` being what the others are compared
     /// with.
     pub(crate) fn scoring_bytes(&self, rows: usize, references: usize) -> usize {
@@ -49,8 +64,8 @@ impl Session {
         let shared = rows * d + (rows + PANEL) * d;
         let sums = if d > PIECE { rows + PANEL } else { STRIP };
         let thread = STRIP * d.min(PIECE) + sums * STRIP + (rows * STATE).max(PANEL * d) + 2 * references * STRIP;
-        // A group's partial results, and a row's scores, divergence and target.
-        let results = rows * (groups * 20 + 32 + 8 + 4);
+        // A group's partial results, and a row's scores, divergence and target, each of which grows to twice what it holds.
+        let results = 2 * rows * (groups * 20 + 32 + 8 + 4);
         (shared + self.threads() * thread) * size_of::<f32>() + results
     }
 }

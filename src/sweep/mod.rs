@@ -2,6 +2,7 @@
 //!
 //! - `graph`: what the plans share. Every half-step that several plans have behind equal ones runs once.
 //! - `schedule`: in which order half-steps run, and which together, within a bound on memory, decided before any does.
+//! - `memory`: how a budget is divided.
 //! - `run`: a chunk of examples through a schedule. Half-steps that wait for the same layer, from any plans and examples,
 //!   make one batch; a plan's last step computes only the rows that are scored; plans that are finished share one unembedding.
 //! - [`Row`]: what a plan made of an example. [`Summary`] adds rows up, with confidence intervals.
@@ -11,6 +12,7 @@
 
 mod cost;
 mod graph;
+mod memory;
 mod results;
 mod row;
 mod run;
@@ -21,7 +23,7 @@ mod tally;
 mod tests;
 
 pub use cost::{BlockEvaluations, SweepCost};
-pub use results::{ExampleDigest, Results, ResultsError};
+pub use results::{ExampleDigest, Results, ResultsError, Saved};
 pub use row::Row;
 pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};
 pub use tally::{Estimate, Summary, Tally};
@@ -30,23 +32,12 @@ use crate::forward::{Batch, Chunk, ForwardError, Precision, Session, Target};
 use crate::model::Model;
 use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
+use memory::MemoryPlan;
 use run::{Memory, Run, Setup, Told};
-use schedule::{Bounds, Jobs, Schedule, Size};
+use schedule::{Jobs, Schedule, Size};
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use thiserror::Error;
-
-/// Rows of a batch through a layer: enough that packing weights costs little.
-const BATCH_ROWS: usize = 2048;
-
-/// Rows of one unembedding, those that others are compared with included.
-const SCORED_ROWS: usize = 4096;
-
-/// Rows of a chunk at most, where no single example is longer: what fills batches well.
-const CHUNK_ROWS: usize = 1024;
-
-/// Bytes of a row, about, while its chunk is not complete: callers hold it until then.
-const ROW_BYTES: usize = size_of::<Row>() + 32;
 
 /// An example: tokens, some of which are predicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +53,8 @@ pub struct Example {
 /// What a sweep is to do besides.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepOptions {
-    /// Bytes that states, batches and their results may take. The model's weights are not counted.
+    /// Bytes that a run may take: states, batches, and rows until all of their chunk are there. The model's weights and the
+    /// sweep itself (its plans and what they share) are not counted.
     pub memory: usize,
     /// Whether each row gets its divergence from the intact model.
     pub divergence: bool,
@@ -179,6 +171,11 @@ impl Sweep {
         &self.plans
     }
 
+    /// Gives runs another budget of memory.
+    pub fn set_memory(&mut self, bytes: usize) {
+        self.options.memory = bytes;
+    }
+
     /// What they cost on each example. (An intact model that is only compared with is part of the shared cost.)
     pub fn cost(&self) -> SweepCost {
         let naive = self.plans.iter().map(|plan| 4 * plan.cost().thirds()).sum();
@@ -221,7 +218,7 @@ impl Sweep {
         ends.len()
     }
 
-    /// Runs all plans on all examples, in chunks of them; rows of a chunk take an eighth of the memory at most. `done` says which rows (plan, example) are not wanted, for they
+    /// Runs all plans on all examples, in chunks of them. `done` says which rows (plan, example) are not wanted, for they
     /// are there; they may come all the same. `tell` may break off.
     ///
     /// # Errors
@@ -238,32 +235,15 @@ impl Sweep {
             return Err(SweepError::NoDivergence);
         }
         let chunk_rows = if exact { 1 } else { self.chunk_rows(session) };
-        let most = (self.options.memory / 8 / (self.plans.len() * ROW_BYTES)).max(1);
         let mut memory = Memory::default();
         let mut examples = examples.into_iter().peekable();
         let mut waiting: Vec<Example> = Vec::new();
         while let Some(example) = examples.next() {
             waiting.push(example);
-            let rows: usize = waiting.iter().map(|example| example.ids.len()).sum();
-            let next = examples.peek().map_or(usize::MAX, |next| next.ids.len());
-            if rows.saturating_add(next) <= chunk_rows && waiting.len() < most {
+            if examples.peek().is_some_and(|next| self.is_joined_by(&waiting, next, chunk_rows)) {
                 continue;
             }
-            let numbers: Vec<u64> = waiting.iter().map(|example| example.number).collect();
-            let plans: Vec<usize> =
-                (0..self.plans.len()).filter(|&plan| numbers.iter().any(|&number| !done(plan, number))).collect();
-            let flow = if plans.is_empty() {
-                ControlFlow::Continue(())
-            } else if exact {
-                self.one_by_one(session, &waiting, &plans, tell)?
-            } else if plans.len() < self.plans.len() {
-                let left = plans.iter().map(|&plan| self.plans[plan].clone()).collect();
-                let sweep = Sweep::new(left, &session.model().plan_shape(), self.options)?;
-                sweep.chunk(session, &waiting, &plans, &mut memory, tell)?
-            } else {
-                self.chunk(session, &waiting, &plans, &mut memory, tell)?
-            };
-            if flow.is_break() || tell(Event::Examples(&numbers)).is_break() {
+            if self.run_chunk(session, &waiting, done, &mut memory, tell)?.is_break() {
                 return Ok(Ended::Cancelled);
             }
             waiting.clear();
@@ -271,31 +251,74 @@ impl Sweep {
         Ok(Ended::Complete)
     }
 
-    /// Runs a chunk; `names` are the numbers that plans have in rows.
+    /// Runs examples as one chunk, or, where they don't fit the memory together, in halves.
+    fn run_chunk(
+        &self,
+        session: &mut Session,
+        examples: &[Example],
+        done: &dyn Fn(usize, u64) -> bool,
+        memory: &mut Memory,
+        tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, SweepError> {
+        let numbers: Vec<u64> = examples.iter().map(|example| example.number).collect();
+        let left: Vec<usize> =
+            (0..self.plans.len()).filter(|&plan| numbers.iter().any(|&number| !done(plan, number))).collect();
+        let flow = if left.is_empty() {
+            Ok(ControlFlow::Continue(()))
+        } else if session.precision() == Precision::F64 {
+            self.one_by_one(session, examples, &left, tell)
+        } else if left.len() < self.plans.len() {
+            let plans = left.iter().map(|&plan| self.plans[plan].clone()).collect();
+            let sweep = Sweep::new(plans, &session.model().plan_shape(), self.options)?;
+            sweep.chunk(session, examples, &left, self.held_bytes(examples) + self.making_bytes(), memory, tell)
+        } else {
+            self.chunk(session, examples, &left, self.held_bytes(examples), memory, tell)
+        };
+        match flow {
+            Ok(ControlFlow::Continue(())) => Ok(tell(Event::Examples(&numbers))),
+            Err(SweepError::Memory { .. }) if examples.len() > 1 => {
+                for half in [&examples[..examples.len() / 2], &examples[examples.len() / 2..]] {
+                    if self.run_chunk(session, half, done, memory, tell)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            }
+            other => other,
+        }
+    }
+
+    /// Runs a chunk; `names` are the numbers that plans have in rows. Of the memory, `taken` bytes are others'.
     fn chunk(
         &self,
         session: &mut Session,
         examples: &[Example],
         names: &[usize],
+        taken: usize,
         memory: &mut Memory,
         tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, SweepError> {
         let chunk = chunk_of(session.model(), examples)?;
         let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
-        let too_small = |needed| SweepError::Memory {
-            number: examples[0].number,
-            tokens: examples[0].ids.len(),
-            given: self.options.memory,
-            needed,
-        };
         let mut plans_at: HashMap<NodeId, Vec<usize>> = HashMap::new();
         for (end, &name) in self.graph.ends.iter().zip(names) {
             plans_at.entry(*end).or_default().push(name);
         }
         let first = self.intact.map_or_else(Vec::new, |intact| self.jobs.path(intact));
-        let MemoryPlan { bounds, plans_at_once, fixed, slot } = self.memory_plan(session, &chunk);
-        let schedule =
-            Schedule::new(&self.jobs, size, bounds, &first).map_err(|_| too_small(fixed + self.jobs.slots() * slot))?;
+        let taken = taken + self.schedule_bytes();
+        let left = self.options.memory.saturating_sub(taken);
+        let MemoryPlan { bounds, plans_at_once, fixed, slot } = self.memory_plan(session, &chunk, left);
+        let schedule = Schedule::new(&self.jobs, size, bounds, &first).map_err(|_| SweepError::Memory {
+            number: examples[0].number,
+            tokens: examples[0].ids.len(),
+            given: self.options.memory,
+            needed: taken + fixed + self.jobs.slots() * slot,
+        })?;
+        // What chunks of other shapes have left may be in the way of this one.
+        if session.memory() + memory.bytes() + fixed + schedule.peak * slot > left {
+            session.release_memory();
+            *memory = Memory::default();
+        }
         let setup = Setup {
             jobs: &self.jobs,
             plans_at: &plans_at,
@@ -310,36 +333,6 @@ impl Sweep {
             Told::Flop(flop) => tell(Event::Flop(flop)),
         };
         Ok(Run::new(&setup, session, &chunk, &numbers, &schedule, memory).run(&mut tell))
-    }
-
-    /// Rows of a chunk: as many as let a depth-first run keep its states in half of the memory.
-    fn chunk_rows(&self, session: &Session) -> usize {
-        let row = session.model().config().n_embd * size_of::<f32>();
-        (self.options.memory / 2 / (row * self.jobs.slots())).clamp(1, CHUNK_ROWS)
-    }
-
-    /// How memory is divided for a chunk: the largest batches that leave room for the states of one and of a depth-first
-    /// run behind it; the smallest, if none do.
-    fn memory_plan(&self, session: &Session, chunk: &Chunk) -> MemoryPlan {
-        let row = session.model().config().n_embd * size_of::<f32>();
-        let (scored, slot) = (chunk.scored_rows(), chunk.rows() * row);
-        let references = if self.intact.is_some() { scored } else { 0 };
-        let plan = |shift: u32| {
-            let batch = (BATCH_ROWS >> shift).max(chunk.rows());
-            let copies = batch / chunk.rows();
-            let plans_at_once = ((SCORED_ROWS >> shift).saturating_sub(references) / scored).max(1);
-            let waiting = plans_at_once.max(self.early_ends()) * scored + references;
-            let scoring = session.scoring_bytes(plans_at_once * scored + references, references) + waiting * row;
-            let fixed = session.passage_bytes(batch, copies * chunk.slots()) + scoring;
-            let slots = self.options.memory.saturating_sub(fixed) / slot;
-            (
-                slots >= self.jobs.slots() + copies,
-                MemoryPlan { bounds: Bounds { slots, batch }, plans_at_once, fixed, slot },
-            )
-        };
-        let smallest = BATCH_ROWS.ilog2();
-        let fitting = (0..smallest).map(plan).find(|(fits, _)| *fits);
-        fitting.unwrap_or_else(|| plan(smallest)).1
     }
 
     /// Plan by plan, in f64.
@@ -366,16 +359,6 @@ impl Sweep {
         }
         Ok(ControlFlow::Continue(()))
     }
-}
-
-/// How memory is divided.
-struct MemoryPlan {
-    bounds: Bounds,
-    plans_at_once: usize,
-    /// Bytes besides the states'.
-    fixed: usize,
-    /// Bytes of a state.
-    slot: usize,
 }
 
 fn chunk_of(model: &Model, examples: &[Example]) -> Result<Chunk, SweepError> {

@@ -17,15 +17,17 @@ use crate::measure::Number;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, TryLockError};
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 const VERSION: u32 = 1;
 
-/// Rows that wait for the disk at most, and for how long.
+/// Rows that wait for the disk at most, their bytes, and for how long.
 const ROWS: usize = 1_000;
+const BYTES: usize = 1 << 20;
 const TIME: Duration = Duration::from_millis(200);
 
 /// Why a file of results can't be used.
@@ -105,6 +107,9 @@ impl ExampleDigest {
     }
 }
 
+/// Takes rows that a file holds.
+pub type Saved<'a> = dyn FnMut(ExampleDigest, Row, Range<u64>) + 'a;
+
 /// The file, open for more.
 pub struct Results {
     path: PathBuf,
@@ -138,11 +143,12 @@ struct Line {
 }
 
 impl Results {
-    /// Opens a file of results of the sweep with this key, or begins one; gives the rows that it holds to `saved`.
+    /// Opens a file of results of the sweep with this key, or begins one; gives the rows that it holds to `saved`, each with
+    /// the bytes of the file at which it lies.
     ///
     /// # Errors
     /// Where the file is another's, in use, damaged, or can't be read and written.
-    pub fn open(path: &Path, key: &str, saved: &mut dyn FnMut(ExampleDigest, Row)) -> Result<Results, ResultsError> {
+    pub fn open(path: &Path, key: &str, saved: &mut Saved<'_>) -> Result<Results, ResultsError> {
         let failed = |operation| move |source| ResultsError::Io { operation, path: path.to_owned(), source };
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed("open"))?;
@@ -166,6 +172,25 @@ impl Results {
         &self.path
     }
 
+    /// The rows that lie at these bytes of the file, from one line's beginning to another's end.
+    ///
+    /// # Errors
+    /// Where the file can't be read, or is no longer what it was.
+    pub fn rows(&mut self, lines: Range<u64>) -> Result<Vec<Row>, ResultsError> {
+        let failed = |source| ResultsError::Io { operation: "read", path: self.path.clone(), source };
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(lines.start)).map_err(failed)?;
+        let mut reader = BufReader::new(file.take(lines.end - lines.start));
+        let (mut rows, mut line) = (Vec::new(), Vec::new());
+        while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+            let row = whole(&line).and_then(|json| serde_json::from_slice::<Line>(json).ok());
+            rows.push(row.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?.into_row());
+            line.clear();
+        }
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(rows)
+    }
+
     /// Adds rows of examples with these digests.
     ///
     /// # Errors
@@ -186,7 +211,7 @@ impl Results {
                 token_nll: row.token_nll.iter().copied().map(Number).collect(),
             });
             self.rows += 1;
-            if self.rows >= ROWS {
+            if self.rows >= ROWS || self.waiting.len() >= BYTES {
                 self.sync()?;
             }
         }
@@ -215,7 +240,7 @@ impl Results {
 }
 
 /// Reads whole lines; returns where they end.
-fn read(file: &File, path: &Path, key: &str, saved: &mut dyn FnMut(ExampleDigest, Row)) -> Result<u64, ResultsError> {
+fn read(file: &File, path: &Path, key: &str, saved: &mut Saved<'_>) -> Result<u64, ResultsError> {
     let mut reader = BufReader::new(file);
     let (mut line, mut end, mut number, mut wrong) = (Vec::new(), 0_u64, 0, None);
     loop {
@@ -247,7 +272,7 @@ fn read(file: &File, path: &Path, key: &str, saved: &mut dyn FnMut(ExampleDigest
             let damaged = || ResultsError::Damaged { path: path.to_owned(), line: number };
             let row: Line = serde_json::from_slice(json).map_err(|_| damaged())?;
             let digest = ExampleDigest::from_hex(&row.digest).ok_or_else(damaged)?;
-            saved(digest, row.into_row());
+            saved(digest, row.into_row(), end..end + length as u64);
         }
         end += length as u64;
     }
@@ -324,7 +349,7 @@ mod tests {
     }
 
     fn write(path: &Path) {
-        let mut results = Results::open(path, "key", &mut |_, _| panic!("new")).unwrap();
+        let mut results = Results::open(path, "key", &mut |_, _, _| panic!("new")).unwrap();
         let rows = rows();
         results.append(rows.iter().map(|row| (ExampleDigest::of(&example(row.example)), row))).unwrap();
         results.sync().unwrap();
@@ -332,7 +357,7 @@ mod tests {
 
     fn saved(path: &Path) -> Result<Vec<Row>, ResultsError> {
         let mut rows = Vec::new();
-        Results::open(path, "key", &mut |digest, row| {
+        Results::open(path, "key", &mut |digest, row, _| {
             assert_eq!(digest, ExampleDigest::of(&example(row.example)));
             rows.push(row);
         })?;
@@ -364,13 +389,33 @@ mod tests {
             let whole = bytes[..cut].iter().filter(|b| **b == b'\n').count().saturating_sub(1);
             let found = saved(&path).unwrap();
             assert!(same(&found, &rows()[..whole]), "cut at {cut}");
-            let mut results = Results::open(&path, "key", &mut |_, _| ()).unwrap();
+            let mut results = Results::open(&path, "key", &mut |_, _, _| ()).unwrap();
             let rest = &rows()[whole..];
             results.append(rest.iter().map(|row| (ExampleDigest::of(&example(row.example)), row))).unwrap();
             results.sync().unwrap();
             drop(results);
             assert_eq!(fs::read(&path).unwrap(), bytes, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn rows_are_read_again_from_where_they_lie() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows");
+        write(&path);
+        let mut places = Vec::new();
+        let mut results = Results::open(&path, "key", &mut |_, _, lines| places.push(lines)).unwrap();
+        assert!(places.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(same(&results.rows(places[3].start..places[7].end).unwrap(), &rows()[3..8]));
+        // More can be written behind them all the same.
+        let more = row(4, 9);
+        results.append([(ExampleDigest::of(&example(9)), &more)]).unwrap();
+        results.sync().unwrap();
+        assert!(same(&results.rows(places[19].clone()).unwrap(), &rows()[19..]));
+        drop(results);
+        let mut last = None;
+        Results::open(&path, "key", &mut |_, row, _| last = Some(row)).unwrap();
+        assert!(same(&[last.unwrap()], &[more]));
     }
 
     #[test]
@@ -401,9 +446,9 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         write(&path);
-        let refused = Results::open(&path, "another", &mut |_, _| ()).err().unwrap();
+        let refused = Results::open(&path, "another", &mut |_, _, _| ()).err().unwrap();
         assert!(refused.to_string().ends_with("its key is key, this one's another"), "{refused}");
-        let held = Results::open(&path, "key", &mut |_, _| ()).unwrap();
+        let held = Results::open(&path, "key", &mut |_, _, _| ()).unwrap();
         assert!(matches!(saved(&path), Err(ResultsError::InUse { .. })));
         drop(held);
         assert!(matches!(saved(folder.path()), Err(ResultsError::Io { .. })));

@@ -40,6 +40,21 @@ pub(super) struct Memory {
     finals: Floats,
 }
 
+impl Memory {
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.slab.bytes() + self.finals.bytes()
+    }
+}
+
+/// Makes a buffer so long; where it has to grow, the old one goes first.
+fn fit(floats: &mut Floats, len: usize) {
+    if floats.bytes() < len * size_of::<f32>() {
+        *floats = Floats::default();
+    }
+    floats.resize(len);
+}
+
 /// A chunk under way.
 pub(super) struct Run<'a> {
     setup: &'a Setup<'a>,
@@ -77,8 +92,9 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let width = session.model().config().n_embd;
         let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
-        memory.slab.resize(schedule.peak * size.all * width);
-        memory.finals.resize((setup.plans_waiting + usize::from(setup.intact.is_some())) * size.scored * width);
+        fit(&mut memory.slab, schedule.peak * size.all * width);
+        let waiting = setup.plans_waiting + usize::from(setup.intact.is_some());
+        fit(&mut memory.finals, waiting * size.scored * width);
         Run { setup, session, chunk, numbers, memory, schedule, width, size, finals: Finals::default() }
     }
 

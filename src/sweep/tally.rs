@@ -112,7 +112,12 @@ impl Tally {
     /// Memory held, in bytes, about.
     pub fn bytes(&self) -> usize {
         let examples: usize = self.groups.iter().map(|group| group.examples.len()).sum();
-        examples * (self.plans * size_of::<Option<Cell>>() + 64)
+        examples * self.example_bytes()
+    }
+
+    /// Bytes that an example takes.
+    pub fn example_bytes(&self) -> usize {
+        self.plans * size_of::<Option<Cell>>() + 64
     }
 
     /// What each plan makes of the examples of one group, or of all, compared with `baseline` where there is one. Examples

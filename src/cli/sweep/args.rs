@@ -151,7 +151,7 @@ pub(crate) struct SweptPlans {
     /// A plan (see `lesion plan --help`); may be given several times
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Vec<String>,
-    /// A file of plans, one a line, as text or JSON
+    /// A file of plans, one a line, as text or JSON; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) plans: Vec<PathBuf>,
 }

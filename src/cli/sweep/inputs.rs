@@ -1,8 +1,8 @@
 //! Examples for sweeps: tasks and pairs, which are read whole, and texts, which stream.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 use lesion::measure::Answered;
 use lesion::model::Model;
@@ -16,6 +16,7 @@ use super::args::{ExampleArgs, Shard};
 use super::text::TextWindows;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::model::{model_failure, shown_path};
+use crate::cli::resolve::within_context;
 use crate::cli::tasks::files as task_files;
 use crate::cli::{measure_failure, signals};
 
@@ -60,7 +61,10 @@ pub(crate) struct Inputs<'m> {
 }
 
 struct Source {
+    /// Of the task or text.
     name: String,
+    /// Of its file.
+    file: String,
     kind: Kind,
 }
 
@@ -69,14 +73,25 @@ enum Kind {
     Text(Box<TextWindows>),
 }
 
+/// Refuses files several of which are stdin.
+pub(crate) fn stdin_once<'p>(files: impl IntoIterator<Item = &'p PathBuf>) -> Result<()> {
+    match files.into_iter().filter(|path| is_stdin(path)).count() {
+        0 | 1 => Ok(()),
+        _ => Err(Failure::usage("stdin can be read once: `-` is given several times")),
+    }
+}
+
+impl ExampleArgs {
+    /// All files of examples.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tasks.iter().chain(&self.pairs).chain(&self.text)
+    }
+}
+
 impl<'m> Inputs<'m> {
     /// Reads tasks and pairs, opens texts.
     pub(crate) fn open(args: &ExampleArgs, shard: Option<Shard>, model: &'m Model) -> Result<Inputs<'m>> {
         let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos } = args;
-        let stdin = [tasks, pairs, text].into_iter().flatten().filter(|path| is_stdin(path)).count();
-        if stdin > 1 {
-            return Err(Failure::usage("stdin can be read once: `-` is given several times"));
-        }
         let bos_id = bos.wanted().then(|| model.bos()).transpose().map_err(|error| model_failure(&error))?;
         let mut sources: Vec<Source> = Vec::new();
         let mut add = |source: Source| match sources.iter().any(|other| other.name == source.name) {
@@ -88,21 +103,21 @@ impl<'m> Inputs<'m> {
         };
         // Without any file, names are those of bundled tasks.
         let named = if tasks.is_empty() && pairs.is_empty() && text.is_empty() { &wanted[..] } else { &[] };
-        let found =
-            tasks.iter().map(|path| task_files::tasks_of(path)).chain(named.iter().map(|n| task_files::bundled(n)));
-        for task in found.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            add(Source { name: task.name.clone(), kind: Kind::Task(task) })?;
+        let files = tasks.iter().map(|path| (task_files::tasks_of(path), name(path)));
+        for (found, file) in files.chain(named.iter().map(|name| (task_files::bundled(name), "bundled".to_owned()))) {
+            for task in found? {
+                add(Source { name: task.name.clone(), file: file.clone(), kind: Kind::Task(task) })?;
+            }
         }
         for path in pairs {
-            for task in
-                read_pairs(&read(path)?, &name(path), &stem(path)).map_err(|error| task_files::task_failure(&error))?
-            {
-                add(Source { name: task.name.clone(), kind: Kind::Task(task) })?;
+            let found = read_pairs(&read(path)?, &name(path), &stem(path));
+            for task in found.map_err(|error| task_files::task_failure(&error))? {
+                add(Source { name: task.name.clone(), file: name(path), kind: Kind::Task(task) })?;
             }
         }
         for path in text {
             let windows = TextWindows::open(path, &name(path), model, bos_id, *window, *stride)?;
-            add(Source { name: name(path), kind: Kind::Text(Box::new(windows)) })?;
+            add(Source { name: name(path), file: name(path), kind: Kind::Text(Box::new(windows)) })?;
         }
         if sources.is_empty() {
             return Err(Failure::usage("no examples: give --tasks, --task, --pairs or --text")
@@ -163,8 +178,12 @@ impl<'m> Inputs<'m> {
                         Some(question) => {
                             let tokenizer = self.model.tokenizer().map_err(|error| model_failure(&error))?;
                             let answered = Answered::encode(tokenizer, self.bos, &question.prompt, &question.answer);
-                            let answered = answered.map_err(|error| {
-                                measure_failure(&error).about(&format!("task {}, example {index}", source.name))
+                            let answered = answered.map_err(|error| measure_failure(&error)).and_then(|answered| {
+                                within_context(answered.ids.len(), self.model.config()).map(|()| answered)
+                            });
+                            let answered = answered.map_err(|failure| {
+                                let (file, task) = (&source.file, source.name.escape_debug());
+                                failure.about(&format!("{file}, task `{task}`, example {index}"))
                             })?;
                             Some((answered.ids, answered.answer, Some(question.clone())))
                         }
@@ -217,7 +236,15 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>> {
 
 /// All of a file, or of stdin.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.read_to_end(&mut bytes).map_err(|error| Failure::io("read", &name(path), &error))?;
-    Ok(bytes)
+    // Not `read_to_end`: on a pipe it would go on waiting after Ctrl-C.
+    let (mut bytes, mut part, mut file) = (Vec::new(), vec![0; 1 << 16], open(path)?);
+    loop {
+        match file.read(&mut part) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::io("read", &name(path), &error)),
+        }
+        signals::check()?;
+    }
 }

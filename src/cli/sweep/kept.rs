@@ -4,6 +4,7 @@
 //! SQLite's log does not work over a network's file system, and a file of rows is what a job of a cluster can leave behind.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lesion::store::Recorder;
@@ -20,21 +21,31 @@ const STORE_MEMORY: usize = 12 << 20;
 /// Results from before, and what takes more.
 pub(crate) struct Kept {
     place: Place,
-    /// By example; rows by plan. Of a file all, of a store those of the examples under way.
-    before: HashMap<u64, Vec<Row>>,
+    /// Rows from before of examples under way, by plan: of a store once they are expected, of a file once they are read.
+    rows: HashMap<u64, Vec<Row>>,
     /// Instruction sets that computed rows that were there.
     isas: BTreeSet<String>,
 }
 
 enum Place {
     Nowhere,
-    File { file: Results, digests: HashMap<u64, ExampleDigest> },
+    File { file: Results, before: HashMap<u64, Before> },
     Store(Box<Recorder>),
+}
+
+/// What a file holds of an example; its rows stay on the disk until they are asked for.
+struct Before {
+    digest: ExampleDigest,
+    /// Plans whose rows are there, and how many these are.
+    there: Vec<bool>,
+    count: usize,
+    /// Where in the file all of them lie, among others.
+    lines: Range<u64>,
 }
 
 impl Kept {
     pub(crate) fn nowhere() -> Kept {
-        Kept { place: Place::Nowhere, before: HashMap::new(), isas: BTreeSet::new() }
+        Kept { place: Place::Nowhere, rows: HashMap::new(), isas: BTreeSet::new() }
     }
 
     pub(crate) fn store(recorder: Recorder) -> Kept {
@@ -43,20 +54,19 @@ impl Kept {
 
     /// What the file for a sweep with this key holds of so many plans.
     pub(crate) fn file(path: &Path, key: &str, plans: usize) -> Result<Kept> {
-        let mut before: HashMap<u64, Vec<Row>> = HashMap::new();
-        let mut digests = HashMap::new();
-        let file = Results::open(path, key, &mut |digest, row| {
-            if row.plan < plans {
-                digests.entry(row.example).or_insert(digest);
-                before.entry(row.example).or_default().push(row);
+        let mut before: HashMap<u64, Before> = HashMap::new();
+        let file = Results::open(path, key, &mut |digest, row, lines| {
+            let new = || Before { digest, there: vec![false; plans], count: 0, lines: lines.clone() };
+            let before = before.entry(row.example).or_insert_with(new);
+            // A row may be there twice: the first counts.
+            if before.there.get(row.plan) == Some(&false) {
+                before.there[row.plan] = true;
+                before.count += 1;
+                before.lines = before.lines.start.min(lines.start)..before.lines.end.max(lines.end);
             }
         });
         let file = file.map_err(|error| results_failure(&error))?;
-        for rows in before.values_mut() {
-            rows.sort_by_key(|row| row.plan);
-            rows.dedup_by_key(|row| row.plan);
-        }
-        Ok(Kept { place: Place::File { file, digests }, before, isas: BTreeSet::new() })
+        Ok(Kept { place: Place::File { file, before }, ..Kept::nowhere() })
     }
 
     /// Bytes that it takes beside the rows of examples under way.
@@ -69,14 +79,18 @@ impl Kept {
 
     /// Whether a row is there.
     pub(crate) fn contains(&self, plan: usize, example: u64) -> bool {
-        self.before.get(&example).is_some_and(|rows| rows.binary_search_by_key(&plan, |row| row.plan).is_ok())
+        match &self.place {
+            Place::File { before, .. } => before.get(&example).is_some_and(|before| before.there[plan]),
+            _ => self.rows.get(&example).is_some_and(|rows| rows.binary_search_by_key(&plan, |row| row.plan).is_ok()),
+        }
     }
 
     /// Whether the rows of all plans are there.
     pub(crate) fn is_complete(&self, plans: usize, example: &Example) -> Result<bool> {
         match &self.place {
             Place::Store(recorder) => Ok(recorder.count(example).map_err(|error| store_failure(&error))? == plans),
-            _ => Ok(self.before.get(&example.number).is_some_and(|rows| rows.len() == plans)),
+            Place::File { before, .. } => Ok(before.get(&example.number).is_some_and(|before| before.count == plans)),
+            Place::Nowhere => Ok(false),
         }
     }
 
@@ -84,8 +98,8 @@ impl Kept {
     pub(crate) fn expect(&mut self, placed: &Placed, groups: &[String]) -> Result<()> {
         let example = &placed.example;
         match &mut self.place {
-            Place::File { digests, .. } => match digests.get(&example.number) {
-                Some(digest) if *digest != ExampleDigest::of(example) => {
+            Place::File { before, .. } => match before.get(&example.number) {
+                Some(before) if before.digest != ExampleDigest::of(example) => {
                     let message = format!("example {} is not the one whose results are kept", example.number);
                     Err(Failure::usage(message).with_help("another file keeps this sweep's results: --results FILE"))
                 }
@@ -96,7 +110,7 @@ impl Kept {
                 let (rows, isas): (Vec<Row>, Vec<String>) = known.into_iter().unzip();
                 self.isas.extend(isas);
                 if !rows.is_empty() {
-                    self.before.insert(example.number, rows);
+                    self.rows.insert(example.number, rows);
                 }
                 Ok(())
             }
@@ -104,9 +118,33 @@ impl Kept {
         }
     }
 
-    /// An example's rows from before.
+    /// Reads the rows that a file holds of these examples.
+    pub(crate) fn read(&mut self, examples: &[u64]) -> Result<()> {
+        let Place::File { file, before } = &mut self.place else { return Ok(()) };
+        let mut known: HashMap<u64, Before> =
+            examples.iter().filter_map(|example| Some((*example, before.remove(example)?))).collect();
+        // Examples that were computed together lie together.
+        let mut places: Vec<Range<u64>> = known.values().map(|before| before.lines.clone()).collect();
+        places.sort_by_key(|lines| lines.start);
+        places.dedup_by(|next, lines| {
+            let together = next.start <= lines.end;
+            lines.end = if together { lines.end.max(next.end) } else { lines.end };
+            together
+        });
+        for lines in places {
+            for row in file.rows(lines).map_err(|error| results_failure(&error))? {
+                let there = known.get_mut(&row.example).and_then(|before| before.there.get_mut(row.plan));
+                if there.is_some_and(std::mem::take) {
+                    self.rows.entry(row.example).or_default().push(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An example's rows from before, once they are there.
     pub(crate) fn take(&mut self, example: u64) -> Vec<Row> {
-        self.before.remove(&example).unwrap_or_default()
+        self.rows.remove(&example).unwrap_or_default()
     }
 
     /// New rows, soon on the disk.

@@ -63,10 +63,11 @@ impl ShardFile {
         let name = shown_path(path);
         let io = |error| Failure::io("read", &name, &error);
         let mut reader = BufReader::new(File::open(path).map_err(|error| Failure::io("open", &name, &error))?);
-        let (mut line, mut last) = (String::new(), String::new());
+        let (mut line, mut last, mut lines) = (String::new(), String::new(), 0_u64);
         while reader.read_line(&mut line).map_err(io)? > 0 {
             std::mem::swap(&mut line, &mut last);
             line.clear();
+            lines += 1;
             signals::check()?;
         }
         let summary = serde_json::from_str::<SummaryLine>(&last).map_err(|_| {
@@ -78,6 +79,12 @@ impl ShardFile {
             .shard
             .parse()
             .map_err(|_| Failure::new(Exit::BadFile, format!("{name}: shard {:?}", summary.shard)))?;
+        let (rows, expected) = (lines - 1, summary.examples.saturating_mul(summary.plans as u64));
+        if rows != expected {
+            let SummaryRecord { plans, examples, .. } = summary;
+            let message = format!("{name}: {rows} rows, but {plans} plans on {examples} examples make {expected}");
+            return Err(Failure::new(Exit::BadFile, message));
+        }
         reader.seek(SeekFrom::Start(0)).map_err(io)?;
         Ok(ShardFile { name, shard, summary, reader })
     }
@@ -91,6 +98,12 @@ impl ShardFile {
         }
         let place: Place = serde_json::from_str(&line)
             .map_err(|error| Failure::new(Exit::BadFile, format!("{}: not a row of a sweep: {error}", self.name)))?;
+        let Shard { index, count } = self.shard;
+        if place.index % count != index {
+            let message =
+                format!("{}: a row of example {}, which is not in shard {index}/{count}", self.name, place.index);
+            return Err(Failure::new(Exit::BadFile, message));
+        }
         Ok(Some((line, place.index)))
     }
 }

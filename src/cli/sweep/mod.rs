@@ -20,7 +20,7 @@ use lesion::forward::Precision;
 use lesion::sweep::{SweepOptions, Tally};
 
 use self::args::Sweep as SweepArgs;
-use self::inputs::Inputs;
+use self::inputs::{Inputs, stdin_once};
 use self::plans::{Parsed, Plans};
 use self::rows::{RowRecord, SummaryLine};
 use self::running::{Finished, Keep, Outcome, Running};
@@ -30,6 +30,8 @@ use super::output::Output;
 use super::{model, resolve};
 
 pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
+    memory::give_back_freed();
+    stdin_once(args.plans.plans.iter().chain(args.examples.files()))?;
     let parsed = Parsed::new(&args.plans)?;
     let engine = resolve::engine(&args.engine)?;
     if engine.precision == Precision::F64 && !args.no_kl {
@@ -42,31 +44,32 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     let session = resolve::session(&model, engine)?;
     let names = inputs.names();
     let options = SweepOptions { memory: 0, divergence: !args.no_kl, token_losses: args.tokens };
+    let (json, csv) = (output.json, args.csv);
+    let mut tally = Tally::new(plans.plans.len() + 1, names.iter().cloned());
     let running = Running {
         plans: &plans,
         options,
         memory: args.running.memory,
         examples: &args.examples,
+        held: if json || csv { 0 } else { tally.example_bytes() },
         shard: args.shard,
         keep: keep(args)?,
     };
-    let mut tally = Tally::new(plans.plans.len() + 1, names.iter().cloned());
-    let (json, csv) = (output.json, args.csv);
     if csv {
         output.line(RowRecord::CSV_HEADER)?;
     }
-    let mut finished = |finished: Finished<'_>| -> Result<usize> {
+    let mut finished = |finished: Finished<'_>| -> Result<()> {
         let Finished { group, index, intact, rows } = finished;
-        for row in rows {
-            tally.add(group, row);
-            if json || csv {
-                let record = RowRecord::new(&plans.texts[row.plan], &names[group], index, row, intact.nll);
-                if json { output.object(&record) } else { output.line(record.csv()) }?;
-            }
+        if !(json || csv) {
+            rows.iter().for_each(|row| tally.add(group, row));
+            tally.add(group, &lesion::sweep::Row { plan: plans.plans.len(), ..intact.clone() });
+            return Ok(());
         }
-        tally.add(group, &lesion::sweep::Row { plan: plans.plans.len(), ..intact.clone() });
-        output.flush()?;
-        Ok(if json || csv { 0 } else { tally.bytes() })
+        for row in rows {
+            let record = RowRecord::new(&plans.texts[row.plan], &names[group], index, row, intact.nll);
+            if json { output.object(&record) } else { output.line(record.csv()) }?;
+        }
+        output.flush()
     };
     let outcome = running.run(session, inputs, &args.model, &mut finished)?;
     if json {

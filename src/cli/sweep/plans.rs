@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use lesion::plan::{Family, FamilyError, MAX_PLANS, Plan, PlanExpr, PlanShape};
 
 use super::args::SweptPlans;
-use super::inputs::read;
+use super::inputs::{name, read};
 use crate::cli::failure::{Exit, Failure, Result};
-use crate::cli::model::shown_path;
 use crate::cli::resolve;
 
 /// What a sweep runs.
@@ -37,7 +36,7 @@ pub(crate) struct Parsed {
 impl Parsed {
     pub(crate) fn new(args: &SweptPlans) -> Result<Parsed> {
         let families = args.family.iter().map(|text| text.parse().map_err(|error| family_failure(&error)));
-        let files = args.plans.iter().map(|path| Ok((shown_path(path), read(path)?)));
+        let files = args.plans.iter().map(|path| Ok((name(path), read(path)?)));
         let parsed = Parsed {
             families: families.collect::<Result<_>>()?,
             plans: resolve::parse_all(&args.plan)?,

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lesion::forward::Session;
+use lesion::forward::{Precision, Session};
 use lesion::model::Model;
 use lesion::plan::Plan;
 use lesion::store::{NewExperiment, Wanted};
@@ -39,6 +39,8 @@ pub(crate) struct Running<'a> {
     pub(crate) options: SweepOptions,
     pub(crate) memory: Option<MemorySize>,
     pub(crate) examples: &'a ExampleArgs,
+    /// Bytes that whoever takes the rows of an example goes on holding.
+    pub(crate) held: usize,
     pub(crate) shard: Option<Shard>,
     /// Where results are kept.
     pub(crate) keep: Keep<'a>,
@@ -66,8 +68,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) rows: &'a [Row],
 }
 
-/// Takes each example's rows, in the order of examples, and says how many bytes it holds.
-pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<usize> + 'a;
+/// Takes each example's rows, in the order of examples.
+pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<()> + 'a;
 
 /// How a sweep ended.
 pub(crate) struct Outcome {
@@ -94,18 +96,21 @@ impl Running<'_> {
         let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
         let seen = known.as_ref().map(|_| inputs.seen().1);
         let kept = self.kept(&session, model_args, &key, &plans, &groups, seen.as_deref())?;
-        let rows = known.as_ref().map_or(0, |known| known.len() * plans.len());
-        let memory = memory_for(self.memory, rows * size_of::<Row>() + kept.memory(plans.len()))?;
-        let sweep = Sweep::new(plans, &model.plan_shape(), SweepOptions { memory, ..self.options });
-        let sweep = sweep.map_err(|error| sweep_failure(&error))?;
-        let flop = known.as_ref().map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
+        let sweep = Sweep::new(plans, &model.plan_shape(), self.options);
+        let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
+        let held = self.divide_memory(&mut sweep, known.as_ref().map(Vec::len), &kept)?;
+        // f64 goes plan by plan, and does not count its FLOP.
+        let exact = session.precision() == Precision::F64;
+        let counted = known.as_ref().filter(|_| !exact);
+        let flop = counted.map(|known| flop_left(&sweep, &model, known, &kept)).transpose()?;
         let speed = session.fma_rate(SPEED_TIME).map(|rate| rate * SPEED_SHARE);
         let seconds = flop.zip(speed).map(|(flop, speed)| flop as f64 / speed);
         let naive = self.naive(sweep.cost(), &model);
-        note(announcement(self.plans, sweep.cost().shared.blocks(), naive, known.as_ref().map(Vec::len), seconds));
+        let shared = if exact { naive } else { sweep.cost().shared.blocks() };
+        note(announcement(self.plans, shared, naive, known.as_ref().map(Vec::len), seconds));
 
-        let gathering =
-            RefCell::new(Gathering::new(&model, model_args, kept, groups, sweep.plans().len() - 1, memory, flop));
+        let gathering = Gathering::new(&model, model_args, kept, groups, held, sweep.plans().len(), flop);
+        let gathering = RefCell::new(gathering);
         let mut known = known.map(Vec::into_iter);
         let examples = std::iter::from_fn(|| {
             let next = known.as_mut().map_or_else(|| inputs.next(), |known| Ok(known.next()));
@@ -129,7 +134,7 @@ impl Running<'_> {
             plans: asked,
             examples: count,
             all_examples,
-            block_evaluations: sweep.cost().shared.blocks(),
+            block_evaluations: shared,
             naive_block_evaluations: naive,
             scored_positions: tokens * asked as u64,
             computed_rows: computed,
@@ -176,6 +181,16 @@ impl Running<'_> {
         recorder.map(Kept::store)
     }
 
+    /// Divides the memory between the sweep, what keeps its results, and whoever takes them and goes on holding some.
+    fn divide_memory(&self, sweep: &mut Sweep, examples: Option<usize>, kept: &Kept) -> Result<Held> {
+        // What is held of a text can't be told before: it gets half.
+        let known = examples.map_or(0, |examples| examples * self.held);
+        let left = memory_for(self.memory, known + kept.memory(sweep.plans().len()))?;
+        let halves = examples.is_none() && self.held > 0;
+        sweep.set_memory(if halves { left / 2 } else { left });
+        Ok(Held { example: self.held, allowed: if halves { left / 2 } else { known } })
+    }
+
     /// Block evaluations one plan at a time, the intact model counted once.
     fn naive(&self, cost: SweepCost, model: &Model) -> f64 {
         let twice = if self.plans.intact.is_some() { model.plan_shape().n_layer } else { 0 };
@@ -192,6 +207,14 @@ impl Running<'_> {
     }
 }
 
+/// Bytes of results that whoever takes them goes on holding.
+struct Held {
+    /// Of an example.
+    example: usize,
+    /// Of all, at most.
+    allowed: usize,
+}
+
 /// Rows on their way from the sweep to those who asked for them.
 struct Gathering<'a> {
     model: &'a Model,
@@ -199,15 +222,14 @@ struct Gathering<'a> {
     kept: Kept,
     /// The names of tasks and texts.
     groups: Vec<String>,
-    /// The intact model's number: the last.
-    intact: usize,
     /// Where examples under way come from.
     places: HashMap<u64, (usize, u64, ExampleDigest)>,
     /// Their rows so far.
     pending: HashMap<u64, Vec<Row>>,
     progress: Progress,
-    /// Bytes that the sweep and its results may take.
-    memory: usize,
+    held: Held,
+    /// Plans that are run, the intact model last.
+    plans: usize,
     /// Why it was broken off.
     stopped: Option<Failure>,
     examples: u64,
@@ -222,8 +244,8 @@ impl<'a> Gathering<'a> {
         model_args: &'a ModelArgs,
         kept: Kept,
         groups: Vec<String>,
-        intact: usize,
-        memory: usize,
+        held: Held,
+        plans: usize,
         flop: Option<u64>,
     ) -> Self {
         Gathering {
@@ -231,11 +253,11 @@ impl<'a> Gathering<'a> {
             model_args,
             kept,
             groups,
-            intact,
             places: HashMap::new(),
             pending: HashMap::new(),
             progress: Progress::new(flop),
-            memory,
+            held,
+            plans,
             stopped: None,
             examples: 0,
             tokens: 0,
@@ -281,35 +303,37 @@ impl<'a> Gathering<'a> {
     }
 
     fn keep(&mut self, rows: &[Row]) -> Result<()> {
-        let Gathering { kept, places, pending, .. } = self;
+        let Gathering { kept, places, pending, plans, .. } = self;
         // Rows that are there come again where another example of their chunk lacks them.
         let new: Vec<Row> = rows.iter().filter(|row| !kept.contains(row.plan, row.example)).cloned().collect();
         kept.append(&new, &|example| places[&example].2)?;
-        new.into_iter().for_each(|row| pending.entry(row.example).or_default().push(row));
+        for row in new {
+            pending.entry(row.example).or_insert_with(|| Vec::with_capacity(*plans)).push(row);
+        }
         Ok(())
     }
 
     /// These examples are complete.
     fn deliver(&mut self, numbers: &[u64], take: &mut Take<'_>) -> Result<()> {
         self.kept.sync()?;
+        self.kept.read(numbers)?;
         for number in numbers {
             let (group, index, _) = self.places.remove(number).expect("it was expected");
             let mut rows = self.pending.remove(number).unwrap_or_default();
             let before = self.kept.take(*number);
             self.kept.forget(*number);
-            let intact_there = before.last().is_some_and(|row| row.plan == self.intact);
-            let computed = rows.len() - usize::from(!intact_there);
+            let intact_there = before.iter().any(|row| row.plan + 1 == self.plans);
+            self.computed += (rows.len() - usize::from(!intact_there)) as u64;
             rows.extend(before);
             rows.sort_by_key(|row| row.plan);
             let intact = rows.pop().expect("the intact model is among the plans");
             self.examples += 1;
             self.tokens += u64::from(intact.tokens);
-            self.computed += computed as u64;
-            let held = take(Finished { group, index, intact: &intact, rows: &rows })?;
-            if held > self.memory / 2 {
+            take(Finished { group, index, intact: &intact, rows: &rows })?;
+            let held = self.examples as usize * self.held.example;
+            if held > self.held.allowed {
                 let (held, examples) = (size(held as u64), self.examples);
-                let message =
-                    format!("{held} of results after {examples} examples: more than half of what --memory leaves");
+                let message = format!("{held} of results after {examples} examples: more than half of the memory");
                 return Err(Failure::new(Exit::Missing, message)
                     .with_help("--memory allows more; --json and --csv hold none of them"));
             }

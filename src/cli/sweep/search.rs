@@ -14,8 +14,8 @@ use lesion::sweep::{
 use serde::Serialize;
 
 use super::args::{MemorySize, MethodArg, Search as SearchArgs};
-use super::inputs::{Inputs, Placed};
-use super::memory::memory_for;
+use super::inputs::{Inputs, Placed, stdin_once};
+use super::memory::{give_back_freed, memory_for};
 use super::progress::{Progress, blocks, grouped};
 use super::running::{read_all, sweep_failure};
 use crate::cli::args::ModelArgs;
@@ -77,6 +77,8 @@ impl From<Measured> for MeasuredRecord {
 }
 
 pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
+    give_back_freed();
+    stdin_once(args.examples.files())?;
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
@@ -110,7 +112,17 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         naive: 0.0,
         there: 0,
     };
-    let found = search.run(&mut |plans: &[Plan]| measuring.measure(plans))?;
+    let found = search.run(&mut |plans: &[Plan]| {
+        let measured = measuring.measure(plans)?;
+        // The intact model is measured first.
+        if args.keep.is_some() && measured[0].accuracy == 0.0 && plans == [Plan::intact(search.n_layer)] {
+            let examples = measuring.examples.len();
+            let message =
+                format!("--keep: the intact model has 0 of {examples} examples right: there is nothing to keep");
+            return Err(Failure::usage(message).with_help("--within NATS compares losses"));
+        }
+        Ok(measured)
+    })?;
     model::check_unchanged(&model, args.model.read())?;
     if let Some(recorder) = measuring.recorder.take() {
         recorder.finish(None)?;
@@ -173,13 +185,14 @@ impl Measuring<'_> {
     fn measure(&mut self, plans: &[Plan]) -> Result<Vec<Measured>> {
         // By plan, then by example, so that sums run in one order whatever the schedule.
         let count = self.examples.len();
-        let memory = memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?;
+        let options = SweepOptions { memory: 0, divergence: false, token_losses: false };
+        let model = self.session.model().clone();
+        let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options);
+        let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
+        sweep.set_memory(memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?);
         let mut outcomes = self.known(plans)?;
         let there: Vec<bool> = outcomes.iter().map(|outcome| outcome.tokens > 0).collect();
         self.there += there.iter().filter(|there| **there).count();
-        let options = SweepOptions { memory, divergence: false, token_losses: false };
-        let model = self.session.model().clone();
-        let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options).map_err(|error| sweep_failure(&error))?;
         self.shared += sweep.cost().shared.blocks();
         self.naive += sweep.cost().naive.blocks();
         let examples = || self.examples.iter().map(|placed| &placed.example);

@@ -11,7 +11,7 @@ use std::path::Path;
 use lesion::measure::Windows;
 use lesion::model::Model;
 
-use super::inputs::open;
+use super::inputs::{is_stdin, open};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::model::model_failure;
 use crate::cli::resolve::tokenizer_failure;
@@ -27,6 +27,7 @@ const MAX_UNCUT: usize = 64 << 20;
 pub(super) struct TextWindows {
     reader: Box<dyn Read>,
     name: String,
+    is_stdin: bool,
     model: Model,
     bos: Option<u32>,
     windows: Windows,
@@ -64,6 +65,7 @@ impl TextWindows {
         Ok(TextWindows {
             reader: open(path)?,
             name: name.to_owned(),
+            is_stdin: is_stdin(path),
             model: model.clone(),
             bos,
             windows: Windows { length, stride },
@@ -120,7 +122,9 @@ impl TextWindows {
             };
             let text = std::str::from_utf8(&self.bytes[..end]).map_err(|error| {
                 let at = self.before + error.valid_up_to() as u64;
-                Failure::new(Exit::BadFile, format!("{}: not UTF-8 at byte {at}", self.name))
+                // What is piped is the command line's, as everywhere.
+                let exit = if self.is_stdin { Exit::Usage } else { Exit::BadFile };
+                Failure::new(exit, format!("{}: not UTF-8 at byte {at}", self.name))
             })?;
             let tokenizer = self.model.tokenizer().map_err(|error| model_failure(&error))?;
             self.ids.extend(tokenizer.encode(text).map_err(|error| tokenizer_failure(&error))?);
@@ -180,6 +184,7 @@ mod tests {
         TextWindows {
             reader: Box::new(Slow(text.as_bytes().to_vec(), 0)),
             name: "t".to_owned(),
+            is_stdin: false,
             bos: bos.then(|| model.bos().unwrap()),
             model,
             windows: Windows { length, stride },
