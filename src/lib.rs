@@ -11,6 +11,8 @@ pub mod llm;
 pub mod measure;
 pub mod model;
 pub mod plan;
+#[cfg(feature = "report")]
+pub mod report;
 mod shortcuts;
 #[cfg(feature = "store")]
 pub mod store;

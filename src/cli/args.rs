@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
 use super::tasks::args::Tasks;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Search(Box<Search>),
     Merge(Merge),
     Store(Store),
+    Report(Report),
+    Study(Study),
     Tasks(Tasks),
     Chat(Chat),
     Plan(PlanCommand),
@@ -99,6 +102,7 @@ Examples:
   lesion loss 'The capital of Spain is Madrid.'
   lesion loss --plan 0..8 --plan 'skip 5' 'The capital of Spain is Madrid.'
   lesion loss --plan 'drop-last 4' --answer ' Madrid' 'The capital of Spain is'
+  lesion loss --plot --plan 0..10 --plan 0..8 'The capital of Spain is Madrid.'
   printf 'The capital of Spain is Madrid.' | lesion loss --tokens -
   lesion loss --json --plan 'swap 3 7' --ids 0,275,325,303,1216,292
   lesion loss --precision f64 --tokens 'The capital of Spain is Madrid.'
@@ -125,6 +129,9 @@ pub(crate) struct Loss {
     /// Show the loss of every token
     #[arg(long)]
     pub(crate) tokens: bool,
+    /// Draw the losses beside the table
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) plot: bool,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]

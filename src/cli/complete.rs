@@ -251,7 +251,7 @@ pub(crate) fn cost(session: &Session, plan: &NamedPlan) -> String {
     if plan.intact { format!("{cost} blocks") } else { format!("{cost} blocks ({n_layer} intact)") }
 }
 
-fn finish(finish: Finish) -> &'static str {
+pub(crate) fn finish(finish: Finish) -> &'static str {
     match finish {
         Finish::Length => "length",
         Finish::Stop => "stop",

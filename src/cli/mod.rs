@@ -13,6 +13,7 @@ mod model;
 mod models;
 mod output;
 mod plan;
+mod report;
 mod resolve;
 mod signals;
 mod store;
@@ -54,6 +55,8 @@ fn run(command: Command) -> Result<Exit> {
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
         Command::Store(args) => store::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Study(args) => report::study::run(&args),
         Command::Tasks(args) => tasks::run(&args.command),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),

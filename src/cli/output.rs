@@ -10,6 +10,8 @@ use anstream::ColorChoice;
 use anstyle::{Ansi256Color, AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use lesion::measure::Number;
+use lesion::report::plot::Plot;
+use lesion::report::plot::text::{self, Tone};
 use serde::Serialize;
 
 use self::file::OutputFile;
@@ -109,6 +111,28 @@ impl Output {
             true => Style::new().fg_color(Some(colour.into())),
             false => Style::new().bg_color(Some(colour.into())).fg_color(Some(Ansi256Color(16).into())),
         };
+        format!("{style}{text}{style:#}")
+    }
+
+    /// A plot as text.
+    pub(crate) fn plot(&mut self, plot: &Plot) -> Result<()> {
+        let text = text::draw(plot, &|tone, text| self.dyed(tone, text));
+        self.text(&text)
+    }
+
+    fn dyed(&self, tone: Tone, text: &str) -> String {
+        const SERIES: [AnsiColor; 6] =
+            [AnsiColor::Blue, AnsiColor::Yellow, AnsiColor::Green, AnsiColor::Magenta, AnsiColor::Cyan, AnsiColor::Red];
+        let colour = match tone {
+            Tone::Cell(value, extreme) => return self.shaded(text, value, extreme),
+            Tone::Title => return format!("{}{text}{:#}", self.bold, self.bold),
+            _ if !self.colour => return text.to_owned(),
+            Tone::Worse => AnsiColor::Red,
+            Tone::Better => AnsiColor::Blue,
+            Tone::Amount => AnsiColor::Cyan,
+            Tone::Series(series) => SERIES[series % SERIES.len()],
+        };
+        let style = Style::new().fg_color(Some(colour.into()));
         format!("{style}{text}{style:#}")
     }
 

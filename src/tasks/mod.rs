@@ -32,12 +32,14 @@ mod error;
 pub mod generate;
 mod lines;
 mod read;
+mod seed;
 mod write;
 
 pub use check::{Finding, FindingKind, check};
 pub use error::{Place, TaskError, TaskProblem};
 pub use lines::read_pairs;
 pub use read::{read_any, read_tasks};
+pub use seed::seed_tasks;
 pub use write::{write_task, write_tasks};
 
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! `lesion loss`: the loss of texts, ids, files and answers under one plan or several.
 
 mod keeping;
+mod plot;
 
 use std::ops::Range;
 use std::time::Instant;
@@ -149,6 +150,9 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
                 output.line("")?;
             }
             show(&mut output, &model, &plans, scored, &losses, args.tokens)?;
+            if args.plot {
+                plot::show(&mut output, &model, &plans, scored, &losses, args.tokens)?;
+            }
         }
     }
     if let Some(keeping) = keeping {
@@ -166,6 +170,9 @@ fn refuse_early(args: &Loss) -> Result<()> {
     }
     if seed_compat && !args.prompt.bos.wanted() {
         return Err(Failure::usage("--no-bos with --measure seed-compat: its two BOS tokens are part of it"));
+    }
+    if seed_compat && args.plot {
+        return Err(Failure::usage("--plot with --measure seed-compat: it scores one token"));
     }
     if seed_compat && args.tokens {
         return Err(Failure::usage("--tokens with --measure seed-compat: it scores one token"));

@@ -1,6 +1,7 @@
 //! Experiments and runs, for people and for programs.
 
 use lesion::measure::Number;
+use lesion::report::command_line;
 use lesion::store::{Experiment, ExperimentSummary, Note, Observation, Run, RunKey, Said, Store, StoreError};
 use serde::Serialize;
 use serde_json::Value;
@@ -222,14 +223,13 @@ fn fields(experiment: &Experiment, results: u64, completions: u64) -> Vec<Vec<St
         .as_array()
         .map_or(String::new(), |families| families.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
     let tasks: Vec<String> = experiment.tasks.iter().map(|task| format!("{} ({})", task.name, task.examples)).collect();
-    let command: Vec<String> = experiment.command.iter().map(|argument| quoted(argument)).collect();
     let mut fields = vec![
         ("model", format!("{}, {} layers", experiment.model, experiment.n_layer)),
         ("weights", experiment.weights.clone()),
         ("tokenizer", experiment.tokenizer.clone().unwrap_or_else(|| "none".to_owned())),
         ("arithmetic", format!("{}, version {}", experiment.arithmetic, experiment.numerics_version)),
         ("begun (UTC)", experiment.created.clone()),
-        ("command", format!("lesion {}", command.join(" "))),
+        ("command", command_line(&experiment.command)),
         ("families", families),
         ("plans", experiment.plans.len().to_string()),
         ("examples", format!("{examples} {of}")),
@@ -240,16 +240,6 @@ fn fields(experiment: &Experiment, results: u64, completions: u64) -> Vec<Vec<St
     ];
     fields.retain(|(_, value)| !value.is_empty());
     fields.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect()
-}
-
-/// An argument as a shell reads it.
-fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
-    }
 }
 
 fn observed(observation: &Observation) -> Vec<String> {

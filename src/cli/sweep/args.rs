@@ -28,7 +28,8 @@ the summary. Intervals are 95 % bootstraps over examples, paired for differences
 Examples:
   lesion sweep --family keep-first --task '1-digit addition'
   lesion sweep --family skip-one --tasks bundled --limit 10
-  lesion sweep --family skip-one --pairs questions.jsonl
+  lesion sweep --family skip-one --pairs questions.jsonl --plot
+  lesion sweep --family drop-last --task elections --complete 2 --experiment drops
   lesion sweep --family 'repeat-one x2..8' --tasks tasks.json
   lesion sweep --family subsets --pairs questions.jsonl --top 10
   lesion sweep --family swap-any --text story.txt --json
@@ -65,6 +66,15 @@ pub(crate) struct Sweep {
     /// Plans that the table shows; 0 shows all
     #[arg(long, default_value_t = 40, value_name = "N")]
     pub(crate) top: u32,
+    /// Draw figures in place of the tables
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    pub(crate) plot: bool,
+    /// Let every plan continue the first N prompts of each task, too: the store keeps it, and `lesion report` shows it
+    #[arg(long, value_name = "N", value_parser = positive(), conflicts_with_all = ["no_store", "results"])]
+    pub(crate) complete: Option<u32>,
+    /// Tokens of each of these completions
+    #[arg(short = 'n', long, default_value_t = 24, value_name = "N", value_parser = positive(), requires = "complete")]
+    pub(crate) max_tokens: u32,
     /// Print CSV, a line for each plan and example
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
@@ -182,6 +192,22 @@ pub(crate) struct ExampleArgs {
     pub(crate) stride: Option<u32>,
     #[command(flatten)]
     pub(crate) bos: BosArgs,
+}
+
+impl ExampleArgs {
+    /// None: tasks come from elsewhere.
+    pub(crate) fn none() -> ExampleArgs {
+        ExampleArgs {
+            tasks: Vec::new(),
+            pairs: Vec::new(),
+            text: Vec::new(),
+            task: Vec::new(),
+            limit: None,
+            window: None,
+            stride: None,
+            bos: BosArgs { bos: true, no_bos: false },
+        }
+    }
 }
 
 #[derive(Args, Debug)]

@@ -137,6 +137,15 @@ impl<'m> Inputs<'m> {
         Ok(Inputs { model, bos: bos_id, sources, shard, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
     }
 
+    /// These tasks, behind BOS.
+    pub(crate) fn of_tasks(tasks: Vec<Task>, model: &'m Model) -> Result<Inputs<'m>> {
+        let bos = Some(model.bos().map_err(|error| model_failure(&error))?);
+        let source = |task: Task| Source { name: task.name.clone(), kind: Kind::Task(task) };
+        let sources = tasks.into_iter().map(source).collect();
+        let limit = u64::MAX;
+        Ok(Inputs { model, bos, sources, shard: None, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
+    }
+
     /// The names of tasks and texts.
     pub(crate) fn names(&self) -> Vec<String> {
         self.sources.iter().map(|source| source.name.clone()).collect()

@@ -8,19 +8,22 @@ pub(crate) mod inputs;
 mod kept;
 pub(crate) mod memory;
 pub(crate) mod merge;
-mod plans;
+pub(crate) mod plans;
 mod progress;
 mod rows;
 pub(crate) mod running;
+pub(crate) mod saying;
 pub(crate) mod search;
 mod show;
 mod text;
 
 use lesion::forward::Precision;
+use lesion::model::Model;
+use lesion::report::{Group, PlanFacts, Results};
 use lesion::sweep::{SweepOptions, Tally};
 
-use self::args::Sweep as SweepArgs;
-use self::inputs::{Inputs, stdin_once};
+use self::args::{ExampleArgs, Sweep as SweepArgs};
+use self::inputs::{Inputs, Placed, stdin_once};
 use self::plans::{Parsed, Plans};
 use self::rows::{RowRecord, SummaryLine};
 use self::running::{Finished, Keep, Outcome, Running};
@@ -40,8 +43,9 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
     let plans = parsed.resolve(&model.plan_shape())?;
+    let prompts = prompts(args, &model)?;
     let inputs = Inputs::open(&args.examples, args.shard, &model)?;
-    let session = resolve::session(&model, engine)?;
+    let session = resolve::session(&model, engine.clone())?;
     let names = inputs.names();
     let options = SweepOptions { memory: 0, divergence: !args.no_kl, token_losses: args.tokens };
     let (json, csv) = (output.json, args.csv);
@@ -72,15 +76,40 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
         output.flush()
     };
     let outcome = running.run(session, inputs, &args.model, &mut finished)?;
+    let said = match &running.keep {
+        Keep::Store { path, .. } if !prompts.is_empty() => {
+            let mut session = resolve::session(&model, engine)?;
+            Some(saying::say(path, &mut session, &args.model, &plans.plans, &prompts, args.max_tokens)?)
+        }
+        _ => None,
+    };
     if json {
         output.object(&SummaryLine { summary: outcome.summary })?;
     } else if !csv {
-        let look = Look { order: args.sort, top: args.top as usize };
-        show(&mut output, &plans, &tally, args.running.seed, look)?;
-        tell(&outcome);
+        if args.plot {
+            show::figures(&mut output, &results(&plans, &tally, &model, args.running.seed))?;
+        } else {
+            let look = Look { order: args.sort, top: args.top as usize };
+            show(&mut output, &plans, &tally, args.running.seed, look)?;
+        }
+        tell(&outcome, said);
     }
     output.finish()?;
     Ok(Exit::Ok)
+}
+
+/// The prompts that are to be continued.
+fn prompts(args: &SweepArgs, model: &Model) -> Result<Vec<Placed>> {
+    let Some(count) = args.complete else { return Ok(Vec::new()) };
+    let ExampleArgs { tasks, pairs, text, .. } = &args.examples;
+    if [tasks, pairs, text].into_iter().flatten().any(|path| path.as_os_str() == "-") {
+        return Err(Failure::usage("--complete reads the examples twice, and stdin can be read once"));
+    }
+    let prompts = saying::prompts(&mut Inputs::open(&args.examples, args.shard, model)?, u64::from(count))?;
+    match prompts.is_empty() {
+        true => Err(Failure::usage("--complete: a text has no prompts").with_help("--tasks, --task and --pairs have")),
+        false => Ok(prompts),
+    }
 }
 
 /// Where results are to be kept.
@@ -90,6 +119,25 @@ fn keep(args: &SweepArgs) -> Result<Keep<'_>> {
     }
     let name = args.experiment.as_deref();
     Ok(super::keep::place(&args.store)?.map_or(Keep::Nowhere, |path| Keep::Store { path, name }))
+}
+
+/// What figures are drawn from: the intact model is the tally's last plan.
+fn results(plans: &Plans, tally: &Tally, model: &Model, seed: u64) -> Results {
+    let intact = plans.plans.len();
+    let group = |name: &str, group: Option<usize>| {
+        let mut summaries = tally.summaries(group, Some(intact), seed);
+        let intact = summaries.pop().expect("the intact model is the last");
+        Group { name: name.to_owned(), intact, plans: summaries }
+    };
+    let facts = plans.plans.iter().zip(&plans.texts);
+    Results {
+        n_layer: model.config().n_layer,
+        uniform: (model.config().vocab_size as f64).ln(),
+        plans: facts.map(|(plan, text)| PlanFacts { text: text.clone(), plan: plan.clone() }).collect(),
+        families: plans.families.iter().map(plans::Members::facts).collect(),
+        all: group("all tasks", None),
+        tasks: tally.groups().enumerate().map(|(i, name)| group(name, Some(i))).collect(),
+    }
 }
 
 /// All examples together, then task by task, then maps.
@@ -114,7 +162,7 @@ fn show(output: &mut Output, plans: &Plans, tally: &Tally, seed: u64, look: Look
 }
 
 /// What it took, for people.
-fn tell(outcome: &Outcome) {
+pub(crate) fn tell(outcome: &Outcome, completions: Option<usize>) {
     let summary = &outcome.summary;
     let rows = summary.plans as u64 * summary.examples;
     let kept = outcome.kept_in.shown().map_or(String::new(), |kept_in| format!("; {kept_in}"));
@@ -123,5 +171,10 @@ fn tell(outcome: &Outcome) {
         some if some < rows => format!("{some} of {rows} results computed, the others were there"),
         all => format!("{all} results"),
     };
-    super::output::note(format!("{computed}, {:.1} s{kept}", summary.seconds));
+    let said = match completions {
+        None => String::new(),
+        Some(0) => ", all completions were there".to_owned(),
+        Some(new) => format!(", {new} completions"),
+    };
+    super::output::note(format!("{computed}{said}, {:.1} s{kept}", summary.seconds));
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use lesion::plan::{Family, FamilyError, MAX_PLANS, Plan, PlanExpr, PlanShape};
+use lesion::report::FamilyFacts;
 
 use super::args::SweptPlans;
 use super::inputs::{name, read};
@@ -24,6 +25,13 @@ pub(crate) struct Members {
     pub(crate) family: Family,
     /// For each member, its plan's number and its place on the axes.
     pub(crate) members: Vec<(usize, Vec<u64>)>,
+}
+
+impl Members {
+    /// As reports take it.
+    pub(crate) fn facts(&self) -> FamilyFacts {
+        FamilyFacts::new(&self.family, self.members.clone())
+    }
 }
 
 /// Syntax alone: what can be refused before a model is opened.

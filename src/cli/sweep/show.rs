@@ -1,6 +1,7 @@
 //! What a sweep shows to people: tables of plans with bars, and heat maps of families with two axes.
 
-use lesion::plan::Family;
+use lesion::report::plot::{Drawing, Plot};
+use lesion::report::{Results, heat_map};
 use lesion::sweep::{Estimate, Summary};
 
 use super::args::Order;
@@ -10,9 +11,6 @@ use crate::cli::output::{Output, shown, table};
 
 /// Columns of a bar.
 const BAR: usize = 16;
-
-/// Columns of a heat map at most; wider ones show shades alone.
-const MAP_WIDTH: usize = 150;
 
 /// How tables are shown.
 #[derive(Clone, Copy)]
@@ -85,60 +83,28 @@ pub(crate) fn plans(
 
 /// A family's plans on its two axes: how much each differs from the intact model.
 pub(crate) fn map(output: &mut Output, members: &Members, summaries: &[Summary]) -> Result<()> {
-    let [down, across] = members.family.axes() else { return Ok(()) };
-    let delta = |plan: usize| summaries[plan].delta.map_or(f64::NAN, |delta| delta.value);
-    let cells: Vec<(u64, u64, f64)> = members.members.iter().map(|(plan, at)| (at[0], at[1], delta(*plan))).collect();
-    let axis = |of: &dyn Fn(&(u64, u64, f64)) -> u64| {
-        let mut values: Vec<u64> = cells.iter().map(of).collect();
-        values.sort_unstable();
-        values.dedup();
-        values
-    };
-    let (rows, columns) = (axis(&|cell| cell.0), axis(&|cell| cell.1));
-    if rows.is_empty() {
+    let facts = members.facts();
+    if facts.axes.len() != 2 || facts.members.is_empty() {
         return Ok(());
     }
-    let title = |family: &Family| format!("{family}: nats per token more than intact");
-    output.heading(&title(&members.family))?;
-    let narrow = columns.len() * 7 + 8 > MAP_WIDTH;
-    let width = if narrow { 2 } else { 7 };
-    let extreme = cells.iter().map(|cell| cell.2.abs()).filter(|delta| delta.is_finite()).fold(0.0, f64::max);
-    let label = 8.max(down.len() + 1);
-    let mut line = format!("{:<label$}", format!("{down} ↓"));
-    if !narrow {
-        columns.iter().for_each(|column| line.push_str(&format!("{column:>width$}")));
-    }
-    output.line(format!(
-        "{line}  → {across}{}",
-        if narrow { format!(" {}..={}", columns[0], columns[columns.len() - 1]) } else { String::new() }
-    ))?;
-    for row in &rows {
-        let mut line = format!("{row:<label$}");
-        for column in &columns {
-            let found = cells.iter().find(|cell| cell.0 == *row && cell.1 == *column);
-            line.push_str(&match found {
-                None => " ".repeat(width),
-                Some((_, _, value)) => output.shaded(&cell(*value, width), *value, extreme),
-            });
-        }
-        output.line(line.trim_end())?;
-    }
+    let delta = |plan: usize| summaries[plan].delta.map_or(f64::NAN, |delta| delta.value);
+    let plot = Plot {
+        title: facts.text.clone(),
+        measure: "nats per token more than intact".to_owned(),
+        drawing: Drawing::Map(heat_map(&facts, &delta)),
+    };
+    output.plot(&plot)?;
     output.line("")
 }
 
-/// A value as wide as a cell; in narrow ones a shade.
-fn cell(value: f64, width: usize) -> String {
-    if width < 7 {
-        return if value.is_nan() { "? ".to_owned() } else { "██".to_owned() };
+/// All figures that fit, in place of the tables.
+pub(crate) fn figures(output: &mut Output, results: &Results) -> Result<()> {
+    for figure in lesion::report::figures(results) {
+        output.plot(&figure.plot)?;
+        output.line(figure.caption)?;
+        output.line("")?;
     }
-    let text = match value.abs() {
-        small if small < 0.005 => "0".to_owned(),
-        large if large < 100.0 => format!("{value:+.2}"),
-        large if large < 10_000.0 => format!("{value:+.0}"),
-        large if large.is_finite() => format!("{value:+.0e}"),
-        _ => value.to_string(),
-    };
-    format!("{text:>width$}")
+    Ok(())
 }
 
 fn signed(value: f64) -> String {
@@ -174,12 +140,5 @@ mod tests {
         assert_eq!(bar(1.0 / 128.0, 1.0), "▏");
         assert_eq!((bar(-0.25, 1.0), bar(f64::NAN, 1.0), bar(0.0, 0.0)), ("−████".into(), "NaN".into(), String::new()));
         assert_eq!(bar(f64::INFINITY, 2.0), "█".repeat(16));
-    }
-
-    #[test]
-    fn cells_keep_their_width() {
-        for value in [0.0, -0.001, 0.1234, -3.5, 99.99, -1234.0, 1e9, f64::NAN, f64::INFINITY] {
-            assert_eq!(cell(value, 7).chars().count(), 7, "{value}");
-        }
     }
 }

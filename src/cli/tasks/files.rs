@@ -44,7 +44,7 @@ pub(crate) fn task_failure(error: &TaskError) -> Failure {
     Failure::new(exit, error.to_string())
 }
 
-pub(super) fn bundled_failure(error: &BundledError) -> Failure {
+pub(crate) fn bundled_failure(error: &BundledError) -> Failure {
     let failure = Failure::usage(error.to_string());
     match error {
         BundledError::Name { .. } => failure.with_help("`lesion tasks ls` lists them"),

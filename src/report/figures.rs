@@ -1,0 +1,305 @@
+//! Which plots fit the results: a family's axes and name say how it is drawn.
+
+mod subsets;
+mod truncation;
+
+use super::data::{FamilyFacts, Group, Results};
+use super::findings::{kendall_tau, layers};
+use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series};
+use crate::sweep::{Estimate, Summary};
+
+/// The measure of most plots.
+const DELTA: &str = "Δ loss to intact, nats per token";
+
+/// Tasks that have a curve each; more are rows of a map.
+const CURVES: usize = 8;
+
+/// Plans of no family that are drawn.
+const PLANS: usize = 40;
+
+/// A figure: a plot and what is said below it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Names it in files and links: `fig-1-skip-one`.
+    pub id: String,
+    /// The plot.
+    pub plot: Plot,
+    /// What it shows: plain text.
+    pub caption: String,
+}
+
+/// All figures that fit, in the order of families.
+pub fn figures(results: &Results) -> Vec<Figure> {
+    let mut drafts: Vec<(String, Plot, String)> = Vec::new();
+    for family in results.families.iter().filter(|family| !family.members.is_empty()) {
+        let axes: Vec<&str> = family.axes.iter().map(String::as_str).collect();
+        let mut add = |plot: Plot, caption: String| drafts.push((family.name.clone(), plot, caption));
+        match (family.name.as_str(), &axes[..]) {
+            ("keep-first" | "drop-last" | "drop-first", _) => truncation::draw(results, family, &mut add),
+            ("subsets", _) => subsets::draw(results, family, &mut add),
+            ("shuffle-window" | "permutations", _) => orders(results, family, &mut add),
+            ("delete", _) => draws(results, family, &mut add),
+            (_, ["layer"]) => by_layer(results, family, &mut add),
+            (_, ["layer", "times"]) if times(family) == 1 => by_layer(results, family, &mut add),
+            (_, [_, _]) => pairs(results, family, &mut add),
+            _ => {}
+        }
+    }
+    drafts.extend(window_sizes(results).map(|(plot, caption)| ("window-size".to_owned(), plot, caption)));
+    drafts.extend(alone(results).into_iter().map(|(plot, caption)| ("plans".to_owned(), plot, caption)));
+    let numbered = drafts.into_iter().enumerate();
+    numbered.map(|(i, (name, plot, caption))| Figure { id: format!("fig-{}-{name}", i + 1), plot, caption }).collect()
+}
+
+/// Takes a plot and its caption.
+type Add<'a> = dyn FnMut(Plot, String) + 'a;
+
+const NONE: Estimate = Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN };
+
+fn delta(summary: &Summary) -> Estimate {
+    summary.delta.unwrap_or(NONE)
+}
+
+/// How many examples the intervals are over.
+fn over(group: &Group) -> String {
+    let Summary { examples, tokens, .. } = group.intact;
+    let plural = if examples == 1 { "" } else { "s" };
+    let more =
+        if examples > 1 { "; intervals are 95 % bootstraps over examples, paired with the intact model" } else { "" };
+    format!("{examples} example{plural}, {tokens} scored tokens{more}.")
+}
+
+/// A title with the tasks that it is of.
+fn of_tasks(what: &str, results: &Results) -> String {
+    match results.tasks.len() {
+        1 => format!("{what}: {}", results.tasks[0].name),
+        several => format!("{what}: all {several} tasks"),
+    }
+}
+
+fn times(family: &FamilyFacts) -> usize {
+    let mut times: Vec<u64> = family.members.iter().filter_map(|(_, at)| at.get(1).copied()).collect();
+    times.sort_unstable();
+    times.dedup();
+    times.len()
+}
+
+/// What a family does, for titles.
+fn title(family: &FamilyFacts) -> &str {
+    match family.name.as_str() {
+        "skip-one" => "One layer skipped",
+        "skip-attention" => "The attention half of one layer skipped",
+        "skip-mlp" => "The MLP half of one layer skipped",
+        "swap-adjacent" => "A layer swapped with the next",
+        "repeat-one" => "One layer repeated",
+        "skip-pairs" => "Two layers skipped",
+        "swap-any" => "Two layers swapped",
+        "move" => "One layer moved",
+        "skip-window" => "A window of layers skipped",
+        "repeat-window" => "A window of layers run twice",
+        "reverse-window" => "A window of layers reversed",
+        "parallel" => "A window of layers side by side",
+        "middle-repeat" => "A window replaced by its middle layer, repeated",
+        "looped-parallel" => "A window side by side, looped",
+        "zero-head" => "One attention head zeroed",
+        "shuffle-window" | "permutations" => "Layers in other orders",
+        "delete" => "Random layers skipped",
+        _ => &family.text,
+    }
+}
+
+/// A bar a layer, and a map of tasks and layers.
+fn by_layer(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let bars: Vec<(String, Estimate)> =
+        family.members.iter().map(|(plan, at)| (at[0].to_string(), delta(&results.all.plans[*plan]))).collect();
+    let unresolved = bars.iter().filter(|(_, e)| e.low <= 0.0 && e.high >= 0.0).count();
+    let largest = bars.iter().max_by(|a, b| a.1.value.total_cmp(&b.1.value));
+    let largest = largest.map_or(String::new(), |(layer, e)| {
+        format!(" The most is lost at layer {layer}: {:+.2} nats per token.", e.value).replace('-', "−")
+    });
+    let unresolved = match (unresolved, results.all.intact.examples > 1) {
+        (0, _) | (_, false) => String::new(),
+        (n, true) => format!(" {n} of {} intervals hold 0: no effect is resolved there.", bars.len()),
+    };
+    let caption = format!("{}.{largest}{unresolved} {}", title(family), over(&results.all));
+    let drawing = Drawing::Bars(Bars { axis: "layer".into(), bars, difference: true, reference: None });
+    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+    if results.tasks.len() > 1 {
+        let columns = family.members.iter().map(|(plan, at)| (at[0].to_string(), *plan)).collect();
+        add(by_task(results, title(family), "layer", columns), format!("{}, task by task.", title(family)));
+    }
+}
+
+/// A map with a row a task.
+fn by_task(results: &Results, what: &str, axis: &str, columns: Vec<(String, usize)>) -> Plot {
+    let row = |task: &Group| columns.iter().map(|(_, plan)| Some(delta(&task.plans[*plan]).value)).collect();
+    Plot {
+        title: format!("{what}: task by task"),
+        measure: DELTA.into(),
+        drawing: Drawing::Map(HeatMap {
+            down: ("task".into(), results.tasks.iter().map(|task| task.name.clone()).collect()),
+            cells: results.tasks.iter().map(row).collect(),
+            across: (axis.into(), columns.into_iter().map(|(label, _)| label).collect()),
+            shares: false,
+        }),
+    }
+}
+
+/// A map of a family's two axes.
+fn pairs(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let value = |plan: usize| delta(&results.all.plans[plan]).value;
+    let worst = family.members.iter().max_by(|a, b| value(a.0).total_cmp(&value(b.0)));
+    let better = family.members.iter().filter(|(plan, _)| delta(&results.all.plans[*plan]).high < 0.0).count();
+    let mut caption = format!("{}; red is worse than intact, blue is better.", title(family));
+    if let Some((plan, at)) = worst {
+        let said = format!(
+            " The worst is {} {}, {} {}: {:+.2} nats per token.",
+            family.axes[0],
+            at[0],
+            family.axes[1],
+            at[1],
+            value(*plan)
+        );
+        caption.push_str(&said.replace('-', "−"));
+    }
+    if results.all.intact.examples > 1 {
+        let said = format!(" In {better} of {} cells the whole interval is better.", family.members.len());
+        caption.push_str(&said);
+    }
+    caption.push_str(&format!(" {}", over(&results.all)));
+    let plot = Plot {
+        title: of_tasks(title(family), results),
+        measure: DELTA.into(),
+        drawing: Drawing::Map(heat_map(family, &value)),
+    };
+    add(plot, caption);
+}
+
+/// A family's two axes as a map.
+pub fn heat_map(family: &FamilyFacts, value: &dyn Fn(usize) -> f64) -> HeatMap {
+    let places = |axis: usize| {
+        let mut places: Vec<u64> = family.members.iter().map(|(_, at)| at[axis]).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    };
+    let (rows, columns) = (places(0), places(1));
+    let mut cells = vec![vec![None; columns.len()]; rows.len()];
+    for (plan, at) in &family.members {
+        let place = (rows.binary_search(&at[0]), columns.binary_search(&at[1]));
+        if let (Ok(row), Ok(column)) = place {
+            cells[row][column] = Some(value(*plan));
+        }
+    }
+    let texts = |places: Vec<u64>| places.iter().map(u64::to_string).collect();
+    HeatMap {
+        down: (family.axes[0].clone(), texts(rows)),
+        across: (family.axes[1].clone(), texts(columns)),
+        cells,
+        shares: false,
+    }
+}
+
+/// Points over Kendall's τ.
+fn orders(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let point = |plan: usize| {
+        let tau = kendall_tau(&layers(&results.plans[plan])?)?;
+        Some((tau, delta(&results.all.plans[plan])))
+    };
+    let mut points: Vec<(f64, Estimate)> = family.members.iter().filter_map(|(plan, _)| point(*plan)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if points.is_empty() {
+        return;
+    }
+    let caption = format!(
+        "{} orders ({}): what is lost against how much of the order is left (Kendall's τ; 1 is the intact order). {}",
+        points.len(),
+        family.text,
+        over(&results.all)
+    );
+    let series = vec![Series { name: family.text.clone(), points, line: false }];
+    let axis = "Kendall's τ to the intact order".to_owned();
+    let drawing = Drawing::Curves(Curves { axis, series, shares: false, reference: None });
+    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+}
+
+/// Random draws, the best first.
+fn draws(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let mut values: Vec<Estimate> = family.members.iter().map(|(plan, _)| delta(&results.all.plans[*plan])).collect();
+    values.sort_by(|a, b| a.value.total_cmp(&b.value));
+    let caption = format!("{} draws ({}), the best first. {}", values.len(), family.text, over(&results.all));
+    let points = values.into_iter().enumerate().map(|(i, value)| ((i + 1) as f64, value)).collect();
+    let series = vec![Series { name: family.text.clone(), points, line: false }];
+    let axis = "draw, the best first".to_owned();
+    let drawing = Drawing::Curves(Curves { axis, series, shares: false, reference: None });
+    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+}
+
+/// What is lost against the size of windows, a curve each family of windows (and number of loops).
+fn window_sizes(results: &Results) -> Option<(Plot, String)> {
+    let mut series: Vec<Series> = Vec::new();
+    for family in results.families.iter().filter(|family| family.axes.starts_with(&["from".into(), "to".into()])) {
+        let mut loops: Vec<Option<u64>> = family.members.iter().map(|(_, at)| at.get(2).copied()).collect();
+        loops.sort_unstable();
+        loops.dedup();
+        for looped in loops {
+            let members: Vec<(u64, usize)> = family
+                .members
+                .iter()
+                .filter(|(_, at)| at.get(2).copied() == looped)
+                .map(|(plan, at)| (at[1] - at[0], *plan))
+                .collect();
+            let mut sizes: Vec<u64> = members.iter().map(|(size, _)| *size).collect();
+            sizes.sort_unstable();
+            sizes.dedup();
+            let point = |size: &u64| {
+                let values: Vec<f64> = members
+                    .iter()
+                    .filter(|(other, _)| other == size)
+                    .map(|(_, plan)| delta(&results.all.plans[*plan]).value)
+                    .collect();
+                let (low, high) =
+                    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+                (*size as f64, Estimate { value: values.iter().sum::<f64>() / values.len() as f64, low, high })
+            };
+            let name = looped.map_or_else(|| family.name.clone(), |times| format!("{} ×{times}", family.name));
+            series.push(Series { name, points: sizes.iter().map(point).collect(), line: true });
+        }
+    }
+    if series.iter().all(|series| series.points.len() < 2) {
+        return None;
+    }
+    let plot = Plot {
+        title: of_tasks("Loss against the size of the window", results),
+        measure: DELTA.into(),
+        drawing: Drawing::Curves(Curves {
+            axis: "layers in the window".into(),
+            series,
+            shares: false,
+            reference: None,
+        }),
+    };
+    let caption =
+        "Means over all windows of a size; bands run from the window that loses least to the one that loses most.";
+    Some((plot, caption.to_owned()))
+}
+
+/// Plans of no family.
+fn alone(results: &Results) -> Vec<(Plot, String)> {
+    let mut in_family = vec![false; results.plans.len()];
+    results.families.iter().flat_map(|family| &family.members).for_each(|(plan, _)| in_family[*plan] = true);
+    let plans: Vec<usize> = (0..results.plans.len()).filter(|plan| !in_family[*plan]).collect();
+    if plans.is_empty() {
+        return Vec::new();
+    }
+    let shown = &plans[..plans.len().min(PLANS)];
+    let columns: Vec<(String, usize)> = shown.iter().map(|plan| (results.plans[*plan].text.clone(), *plan)).collect();
+    let bars = columns.iter().map(|(text, plan)| (text.clone(), delta(&results.all.plans[*plan]))).collect();
+    let more = match plans.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" {more} more are in the table."),
+    };
+    let drawing = Drawing::Bars(Bars { axis: String::new(), bars, difference: true, reference: None });
+    let plot = Plot { title: of_tasks("Plans", results), measure: DELTA.into(), drawing };
+    vec![(plot, format!("Plan by plan.{more} {}", over(&results.all)))]
+}

@@ -1,0 +1,173 @@
+//! An experiment of the store as a study: the one place where reports meet it.
+
+use super::data::{Conversation, FamilyFacts, Group, ModelFacts, NoteFacts, PlanFacts, Process, Results, Said, Study};
+use crate::plan::{Family, Plan, PlanShape};
+use crate::store::{Experiment, Question, Store, StoreError, StoredCompletion};
+use crate::sweep::{Row, Tally};
+use std::collections::{BTreeMap, HashMap};
+
+/// Prompts whose completions are reported.
+const PROMPTS: usize = 32;
+
+/// Completions that are reported of each.
+const COMPLETIONS: usize = 64;
+
+/// An experiment, with everything that a report says of it; `seed` is that of the intervals' resamples.
+///
+/// # Errors
+/// Where the store can't be read.
+pub fn of_store(store: &Store, experiment: &Experiment, seed: u64) -> Result<Study, StoreError> {
+    let notes = store.notes(Some(experiment))?;
+    Ok(Study {
+        title: experiment.name.clone(),
+        about: about(experiment),
+        command: command_line(&experiment.command),
+        report_command: command_line(&["report".to_owned(), experiment.name.clone()]),
+        model: ModelFacts {
+            name: experiment.model.clone(),
+            weights: experiment.weights.clone(),
+            tokenizer: experiment.tokenizer.clone(),
+        },
+        numerics: format!("{}, version {} of the bits", experiment.arithmetic, experiment.numerics_version),
+        processes: experiment.observations.iter().map(process).collect(),
+        expected_examples: experiment.expected_examples,
+        conversations: conversations(store, experiment)?,
+        notes: notes
+            .into_iter()
+            .map(|note| NoteFacts {
+                kind: note.kind.name().to_owned(),
+                created: short_time(&note.created),
+                text: note.text,
+                runs: note.runs.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        results: results(store, experiment, seed)?,
+    })
+}
+
+fn about(experiment: &Experiment) -> String {
+    let examples: u64 = experiment.tasks.iter().map(|task| task.examples).sum();
+    let plural = |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+    format!(
+        "{} of the {} layers of {} on {} of {}.",
+        plural(experiment.plans.len() as u64, "plan"),
+        experiment.n_layer,
+        experiment.model,
+        plural(examples, "example"),
+        plural(experiment.tasks.len() as u64, "task")
+    )
+}
+
+fn process(observation: &crate::store::Observation) -> Process {
+    Process {
+        started: short_time(&observation.started),
+        seconds: observation.seconds,
+        host: observation.host.clone(),
+        version: observation.version.clone(),
+        commit: observation.commit.clone(),
+        isa: observation.isa.clone(),
+        threads: observation.threads,
+        command: command_line(&observation.command),
+    }
+}
+
+/// `2026-01-02 03:04:05`
+fn short_time(time: &str) -> String {
+    time.split('.').next().unwrap_or(time).trim_end_matches('Z').replace('T', " ")
+}
+
+/// A command line of lesion, as a shell reads it.
+pub fn command_line(arguments: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    let quoted = |argument: &String| match !argument.is_empty() && argument.chars().all(plain) {
+        true => argument.clone(),
+        false => format!("'{}'", argument.replace('\'', r"'\''")),
+    };
+    std::iter::once("lesion".to_owned()).chain(arguments.iter().map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+fn results(store: &Store, experiment: &Experiment, seed: u64) -> Result<Results, StoreError> {
+    let plans: Vec<PlanFacts> =
+        experiment.plans.iter().map(|plan| PlanFacts { text: plan.text.clone(), plan: plan.plan.clone() }).collect();
+    let place = plans.iter().position(|facts| facts.plan == experiment.intact.plan);
+    // The intact model has a column of its own where it is not one of the plans.
+    let (intact, columns) = (place.unwrap_or(plans.len()), plans.len() + usize::from(place.is_none()));
+    let mut tally = Tally::new(columns, experiment.tasks.iter().map(|task| task.name.clone()));
+    store.results(experiment, |stored| {
+        let row = Row { plan: stored.plan.unwrap_or(intact), example: stored.example, ..stored.row };
+        tally.add(stored.task, &row);
+        Ok::<(), StoreError>(())
+    })?;
+    let group = |name: &str, group: Option<usize>| {
+        let mut summaries = tally.summaries(group, Some(intact), seed);
+        let own = summaries[intact].clone();
+        summaries.truncate(plans.len());
+        Group { name: name.to_owned(), intact: own, plans: summaries }
+    };
+    let tasks: Vec<Group> = experiment.tasks.iter().enumerate().map(|(i, task)| group(&task.name, Some(i))).collect();
+    let all = match &tasks[..] {
+        [only] => only.clone(),
+        _ => group("all tasks", None),
+    };
+    Ok(Results {
+        n_layer: experiment.n_layer,
+        uniform: (experiment.vocab_size as f64).ln(),
+        families: families(experiment, &plans),
+        plans,
+        all,
+        tasks,
+    })
+}
+
+/// The families that the experiment names; those that this version doesn't know are left out, their plans stand alone.
+fn families(experiment: &Experiment, plans: &[PlanFacts]) -> Vec<FamilyFacts> {
+    let shape = PlanShape { n_layer: experiment.n_layer, n_head: experiment.n_head };
+    let places: HashMap<&Plan, usize> = plans.iter().enumerate().map(|(place, facts)| (&facts.plan, place)).collect();
+    let texts = experiment.spec["families"].as_array().map_or(&[][..], Vec::as_slice);
+    let family = |text: &str| -> Option<FamilyFacts> {
+        let family: Family = text.parse().ok()?;
+        let members = family.members(&shape).ok()?;
+        let members = members.into_iter().filter_map(|member| Some((*places.get(&member.plan)?, member.at))).collect();
+        Some(FamilyFacts::new(&family, members))
+    };
+    texts.iter().filter_map(|text| family(text.as_str()?)).collect()
+}
+
+fn conversations(store: &Store, experiment: &Experiment) -> Result<Vec<Conversation>, StoreError> {
+    // By example, then by plan: the greedy one, and of several the longest.
+    let mut kept: BTreeMap<u64, BTreeMap<Option<usize>, StoredCompletion>> = BTreeMap::new();
+    for completion in store.completions(experiment)? {
+        if kept.len() == PROMPTS && !kept.contains_key(&completion.example) {
+            break;
+        }
+        let said = kept.entry(completion.example).or_default();
+        let rank = |completion: &StoredCompletion| (completion.sampling["temperature"] == 0.0, completion.ids.len());
+        match said.get(&completion.plan) {
+            Some(other) if rank(other) >= rank(&completion) => {}
+            _ => {
+                said.insert(completion.plan, completion);
+            }
+        }
+    }
+    if kept.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut questions: HashMap<u64, Question> = HashMap::new();
+    store.questions(experiment, |question| {
+        if kept.contains_key(&question.example) {
+            questions.insert(question.example, question);
+        }
+        Ok::<(), StoreError>(())
+    })?;
+    let conversation = |(example, said): (u64, BTreeMap<Option<usize>, StoredCompletion>)| {
+        let question = questions.remove(&example)?;
+        let prompt = question.prompt.or_else(|| said.values().find_map(|said| said.prompt.clone()))?;
+        let said = said
+            .into_iter()
+            .take(COMPLETIONS)
+            .filter_map(|(plan, said)| Some(Said { plan, text: said.text?, finish: said.finish }));
+        let task = experiment.tasks.get(question.task).map_or_else(String::new, |task| task.name.clone());
+        Some(Conversation { task, prompt, answer: question.answer, said: said.collect() })
+    };
+    Ok(kept.into_iter().filter_map(conversation).collect())
+}
