@@ -5,7 +5,7 @@ mod truncation;
 
 use super::data::{FamilyFacts, Group, Results};
 use super::findings::{kendall_tau, layers};
-use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series};
+use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series, signed};
 use crate::sweep::{Estimate, Summary};
 
 /// The measure of most plots.
@@ -64,8 +64,11 @@ fn delta(summary: &Summary) -> Estimate {
 fn over(group: &Group) -> String {
     let Summary { examples, tokens, .. } = group.intact;
     let plural = if examples == 1 { "" } else { "s" };
-    let more =
-        if examples > 1 { "; intervals are 95 % bootstraps over examples, paired with the intact model" } else { "" };
+    let more = if examples > 1 {
+        "; intervals are 95\u{a0}% bootstraps over examples, paired with the intact model"
+    } else {
+        ""
+    };
     format!("{examples} example{plural}, {tokens} scored tokens{more}.")
 }
 
@@ -115,7 +118,7 @@ fn by_layer(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let unresolved = bars.iter().filter(|(_, e)| e.low <= 0.0 && e.high >= 0.0).count();
     let largest = bars.iter().max_by(|a, b| a.1.value.total_cmp(&b.1.value));
     let largest = largest.map_or(String::new(), |(layer, e)| {
-        format!(" The most is lost at layer {layer}: {:+.2} nats per token.", e.value).replace('-', "−")
+        format!(" The most is lost at layer {layer}: {} nats per token.", signed(e.value, 2))
     });
     let unresolved = match (unresolved, results.all.intact.examples > 1) {
         (0, _) | (_, false) => String::new(),
@@ -152,27 +155,39 @@ fn pairs(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let better = family.members.iter().filter(|(plan, _)| delta(&results.all.plans[*plan]).high < 0.0).count();
     let mut caption = format!("{}; red is worse than intact, blue is better.", title(family));
     if let Some((plan, at)) = worst {
-        let said = format!(
-            " The worst is {} {}, {} {}: {:+.2} nats per token.",
-            family.axes[0],
-            at[0],
-            family.axes[1],
-            at[1],
-            value(*plan)
-        );
-        caption.push_str(&said.replace('-', "−"));
+        let [first, second] = [&family.axes[0], &family.axes[1]];
+        let (lost, at) = (signed(value(*plan), 2), (at[0], at[1]));
+        caption.push_str(&format!(" The worst ({first} {}, {second} {}): {lost} nats per token.", at.0, at.1));
     }
     if results.all.intact.examples > 1 {
         let said = format!(" In {better} of {} cells the whole interval is better.", family.members.len());
         caption.push_str(&said);
     }
     caption.push_str(&format!(" {}", over(&results.all)));
+    let map = heat_map(family, &value);
     let plot = Plot {
         title: of_tasks(title(family), results),
         measure: DELTA.into(),
-        drawing: Drawing::Map(heat_map(family, &value)),
+        drawing: Drawing::Map(HeatMap {
+            down: (axis(&map.down.0).to_owned(), map.down.1),
+            across: (axis(&map.across.0).to_owned(), map.across.1),
+            ..map
+        }),
     };
     add(plot, caption);
+}
+
+/// An axis' name, as figures say it.
+fn axis(name: &str) -> &str {
+    match name {
+        "first" => "first layer",
+        "second" => "second layer",
+        "from" => "window from",
+        "to" => "window up to, not with",
+        "position" => "its new place",
+        "times" => "times in all",
+        other => other,
+    }
 }
 
 /// A family's two axes as a map.

@@ -9,9 +9,6 @@ use std::collections::{BTreeMap, HashMap};
 /// Prompts whose completions are reported.
 const PROMPTS: usize = 32;
 
-/// Completions that are reported of each.
-const COMPLETIONS: usize = 64;
-
 /// An experiment, with everything that a report says of it; `seed` is that of the intervals' resamples.
 ///
 /// # Errors
@@ -162,10 +159,8 @@ fn conversations(store: &Store, experiment: &Experiment) -> Result<Vec<Conversat
     let conversation = |(example, said): (u64, BTreeMap<Option<usize>, StoredCompletion>)| {
         let question = questions.remove(&example)?;
         let prompt = question.prompt.or_else(|| said.values().find_map(|said| said.prompt.clone()))?;
-        let said = said
-            .into_iter()
-            .take(COMPLETIONS)
-            .filter_map(|(plan, said)| Some(Said { plan, text: said.text?, finish: said.finish }));
+        let said =
+            said.into_iter().filter_map(|(plan, said)| Some(Said { plan, text: said.text?, finish: said.finish }));
         let task = experiment.tasks.get(question.task).map_or_else(String::new, |task| task.name.clone());
         Some(Conversation { task, prompt, answer: question.answer, said: said.collect() })
     };

@@ -11,6 +11,9 @@ use crate::sweep::{Estimate, Summary};
 /// Rows of a table of plans at most.
 const ROWS: usize = 40;
 
+/// Completions of a prompt that are shown.
+const COMPLETIONS: usize = 40;
+
 /// Tables of single tasks that are open from the beginning.
 const OPEN: usize = 4;
 
@@ -71,6 +74,8 @@ pub(super) struct ConversationView {
     pub(super) answer: Option<String>,
     pub(super) found: Option<String>,
     pub(super) rows: Vec<SaidView>,
+    /// Completions that are not shown.
+    pub(super) more: usize,
 }
 
 #[derive(Serialize)]
@@ -322,7 +327,8 @@ fn conversation_view(
         prompt: visible(&conversation.prompt),
         answer: conversation.answer.as_deref().map(visible),
         found,
-        rows: said.into_iter().map(|(_, said)| said).collect(),
+        more: said.len().saturating_sub(COMPLETIONS),
+        rows: said.into_iter().map(|(_, said)| said).take(COMPLETIONS).collect(),
     }
 }
 
@@ -389,7 +395,7 @@ fn count(layers: Option<usize>) -> String {
 }
 
 fn percent(share: f64) -> String {
-    if share.is_nan() { "–".to_owned() } else { format!("{:.0} %", 100.0 * share) }
+    if share.is_nan() { "–".to_owned() } else { format!("{:.0}\u{a0}%", 100.0 * share) }
 }
 
 /// Nats: four digits behind the point, fewer where the number is large.
@@ -447,7 +453,7 @@ mod tests {
         assert_eq!(
             sentence(&found(50, Some(8), Some(10), Some(12)), 12),
             "sums: the first of 50 answers is right with 8 layers; half of them are with 10 layers, as many as the intact model \
-             answers (98 %) with 12 layers."
+             answers (98\u{a0}%) with 12 layers."
         );
         assert_eq!(
             sentence(&found(50, None, None, None), 12),

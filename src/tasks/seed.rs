@@ -6,13 +6,12 @@ use super::{Example, Task};
 
 /// The first example of each kind is the seed study's own prompt, the others are those of the bundled task of its kind.
 ///
-/// Its JSON ends in the middle of a list that may go on with anything; the last word is given here, so that there is a right
-/// answer.
+/// Its JSON ends in the middle of a list that may go on with anything; here the list goes on, so that there is a right answer.
 ///
 /// # Errors
 /// Where the bundled tasks do not have so many examples.
 pub fn seed_tasks(examples: usize) -> Result<Vec<Task>, BundledError> {
-    const JSON: &str = r#"[{"name": "James", "age": 34, "skills": ["Python", "git"]}, {"name": "Alan", "age": 28, "skills": ["MS Office", "git"#;
+    const JSON: &str = r#"[{"name": "James", "age": 34, "skills": ["Python", "git"]}, {"name": "Alan", "age": 28, "skills": ["MS Office", "Python", "git"#;
     let glued = Example { join: Some(String::new()), ..Example::new(JSON, r#""]}"#) };
     let kinds = [
         ("addition", "1-digit addition", Example::new("1 + 3 = 4 \n4 + 5 = 9\n2 + 3 =", "5")),

@@ -124,8 +124,8 @@ fn minimal_sets(results: &Results, task: &Group, subsets: &[Subset], add: &mut A
         }),
     };
     let caption = format!(
-        "Sets of layers that alone keep {:.0} % of the intact model's right answers ({:.0} %), and of which no layer set within \
-         them does{more}. Found among all {} subsets.",
+        "Sets of layers that alone keep {:.0}\u{a0}% of the intact model's right answers ({:.0}\u{a0}%), while no set \
+         within them does{more}. Found among all {} subsets.",
         100.0 * KEPT,
         100.0 * task.intact.correct,
         subsets.len()

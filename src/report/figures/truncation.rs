@@ -1,6 +1,6 @@
 //! Truncations: loss and right answers against the layers that are left.
 
-use super::{Add, CURVES, DELTA, NONE, by_task, delta, of_tasks, over};
+use super::{Add, CURVES, DELTA, NONE, by_task, of_tasks, over};
 use crate::report::data::{FamilyFacts, Group, Results};
 use crate::report::plot::{Curves, Drawing, HeatMap, Plot, Series};
 use crate::sweep::{Estimate, Summary};
@@ -56,5 +56,4 @@ pub(super) fn draw(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
         add(plot, "The share of examples that greedy decoding answers, task by task.".into());
         add(by_task(results, what, axis, columns), format!("{DELTA}, task by task."));
     }
-    let _ = delta;
 }

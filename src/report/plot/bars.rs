@@ -82,7 +82,7 @@ fn upright(bars: &Bars, canvas: &mut Canvas, all: f64, top: f64) -> f64 {
     canvas.line((left, y(0.0)), (right, y(0.0)), 0.8, Paint::Ink);
     if let Some((value, name)) = &bars.reference {
         canvas.dashed((left, y(*value)), (right, y(*value)), 0.8, Paint::Soft);
-        canvas.text((right, y(*value) - 2.0), SMALL, Anchor::End, Paint::Soft, name);
+        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
     }
     axis(canvas, (left + right) / 2.0, below + 2.0 * TEXT + 4.0, &bars.axis)
 }

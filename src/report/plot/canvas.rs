@@ -179,6 +179,19 @@ impl Canvas {
         ));
     }
 
+    /// Text with the ground around it, where it stands on lines.
+    pub(super) fn label(&mut self, at: (f64, f64), size: f64, anchor: Anchor, paint: Paint, text: &str) {
+        let ground = match self.ink {
+            Ink::Page => "var(--paper)",
+            Ink::Paper => "#ffffff",
+        };
+        self.push(format_args!(
+            r#"<g paint-order="stroke" stroke="{ground}" stroke-width="2.4" stroke-linejoin="round">"#
+        ));
+        self.text(at, size, anchor, paint, text);
+        self.push(format_args!("</g>"));
+    }
+
     /// The whole document, so high; `title` is what those who don't see it are told.
     pub(super) fn finish(self, height: f64, title: &str) -> String {
         let (width, height) = (n(self.width), n(height));

@@ -23,7 +23,7 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
     let left = down.ticks.iter().map(|tick| width(&text(*tick), TEXT)).fold(0.0, f64::max) + 5.0;
     let right = all - 6.0;
     let height = (all * FLATNESS).clamp(110.0, 190.0);
-    let (above, below) = (top + 5.0, top + 5.0 + height);
+    let below = top + 5.0 + height;
     let y = |value: f64| below - down.at(value) * height;
     for tick in &down.ticks {
         canvas.line((left, y(*tick)), (right, y(*tick)), 0.5, Paint::Grid);
@@ -39,15 +39,16 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
         canvas.line((x(tick), below), (x(tick), below + 2.0), 0.6, Paint::Ink);
         canvas.text((x(tick), below + TEXT + 3.0), TEXT, Anchor::Middle, Paint::Ink, &text);
     }
-    if let Some((value, name)) = &curves.reference {
+    if let Some((value, _)) = &curves.reference {
         canvas.dashed((left, y(*value)), (right, y(*value)), 0.8, Paint::Soft);
-        canvas.text((right, y(*value) - 2.0), SMALL, Anchor::End, Paint::Soft, name);
     }
     canvas.line((left, y(0.0)), (right, y(0.0)), 0.8, Paint::Ink);
     for (i, series) in curves.series.iter().enumerate() {
         curve(canvas, i, series, &|quantity| x(quantity), &|value| y(value));
     }
-    let _ = above;
+    if let Some((value, name)) = &curves.reference {
+        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
+    }
     axis(canvas, (left + right) / 2.0, below + 2.0 * TEXT + 5.0, &curves.axis)
 }
 

@@ -13,7 +13,7 @@ const BAR: f64 = 7.0;
 /// Steps that the scale's bar is drawn in.
 const STEPS: usize = 40;
 
-/// Beyond so many times the 95th percentile of the differences, the scale ends there: a few cells do not bleach the others.
+/// Beyond so many times the third quartile of the differences, the scale ends there: a few cells do not bleach the others.
 const OUTLIER: f64 = 3.0;
 
 /// Draws from `top` on; where it ends.
@@ -70,7 +70,7 @@ fn limit(map: &HeatMap) -> f64 {
     let mut sizes: Vec<f64> = map.cells.iter().flatten().flatten().map(|v| v.abs()).filter(|v| v.is_finite()).collect();
     sizes.sort_by(f64::total_cmp);
     let Some(&largest) = sizes.last() else { return 1.0 };
-    let usual = sizes[(sizes.len() - 1) * 95 / 100];
+    let usual = sizes[(sizes.len() - 1) * 3 / 4];
     let limit = if usual > 0.0 && largest > OUTLIER * usual { OUTLIER * usual } else { largest };
     if limit > 0.0 { limit } else { 1.0 }
 }

@@ -25,7 +25,7 @@ impl Scale {
         let power = 10_f64.powf(raw.log10().floor());
         let factor = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|factor| factor * power >= raw * 0.999);
         let step = factor.unwrap_or(10.0) * power;
-        let (first, last) = ((low / step - 1e-9).floor() as i64, (high / step + 1e-9).ceil() as i64);
+        let (first, last) = ((low / step + 1e-9).floor() as i64, (high / step - 1e-9).ceil() as i64);
         let ticks: Vec<f64> = (first..=last).map(|i| i as f64 * step).collect();
         let fine = (step / power - 2.5).abs() < 1e-9;
         let places = (-power.log10().round() + f64::from(u8::from(fine))).max(0.0) as usize;
@@ -60,7 +60,7 @@ pub(super) fn places(largest: f64) -> usize {
 }
 
 /// A difference, with its sign.
-pub(super) fn signed(value: f64, places: usize) -> String {
+pub(in crate::report) fn signed(value: f64, places: usize) -> String {
     match value {
         value if value.is_nan() => "NaN".to_owned(),
         value if value.is_infinite() => if value > 0.0 { "+∞" } else { "−∞" }.to_owned(),
@@ -101,7 +101,8 @@ mod tests {
     fn ticks_are_round_and_hold_all_values() {
         for (low, high) in [(0.0, 1.0), (-0.3, 7.7), (0.001, 0.0042), (-1e-7, 3e-7), (12.0, 12_345.0), (-5.0, -4.0)] {
             let scale = Scale::new([low, high].into_iter(), 5);
-            assert!(scale.low <= low && scale.high >= high, "{scale:?}");
+            let slack = 1e-8 * (scale.high - scale.low);
+            assert!(scale.low <= low + slack && scale.high >= high - slack, "{scale:?}");
             assert!((3..=9).contains(&scale.ticks.len()), "{scale:?}");
             let texts: Vec<String> = scale.ticks.iter().map(|tick| scale.text(*tick)).collect();
             for (text, tick) in texts.iter().zip(&scale.ticks) {
@@ -111,6 +112,7 @@ mod tests {
         }
         let scale = Scale::new([0.0, 7.0].into_iter(), 4);
         assert_eq!(scale.ticks, [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(Scale::new([0.0, 8.0].into_iter(), 4).ticks, [0.0, 2.0, 4.0, 6.0, 8.0]);
     }
 
     #[test]

@@ -179,11 +179,11 @@ fn draw_curves(curves: &Curves, dye: &Dye<'_>, lines: &mut Vec<String>) {
 /// Dots between two points, one a column.
 fn join(grid: &mut [Vec<(char, Option<usize>)>], series: usize, from: (usize, usize), to: (usize, usize)) {
     let steps = to.0.saturating_sub(from.0).max(1) as f64;
-    for column in from.0..to.0 {
+    let row = |column: usize| {
         let share = (column - from.0) as f64 / steps;
-        let row = from.1 as f64 + share * (to.1 as f64 - from.1 as f64);
-        grid[row.round() as usize][column] = ('·', Some(series));
-    }
+        (from.1 as f64 + share * (to.1 as f64 - from.1 as f64)).round() as usize
+    };
+    (from.0..to.0).for_each(|column| grid[row(column)][column] = ('·', Some(series)));
 }
 
 fn draw_map(map: &HeatMap, dye: &Dye<'_>, lines: &mut Vec<String>) {
