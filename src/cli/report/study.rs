@@ -42,11 +42,12 @@ fn truncation(args: &Truncation) -> Result<Exit> {
         options: SweepOptions { memory: 0, divergence: true, token_losses: false },
         memory: None,
         examples: &examples,
+        held: 0,
         shard: None,
         keep: Keep::Store { path: path.clone(), name: args.experiment.as_deref() },
     };
     let inputs = Inputs::of_tasks(tasks, &model)?;
-    let outcome = running.run(resolve::session(&model, engine.clone())?, inputs, &args.model, &mut |_| Ok(0))?;
+    let outcome = running.run(resolve::session(&model, engine.clone())?, inputs, &args.model, &mut |_| Ok(()))?;
     let mut session = resolve::session(&model, engine)?;
     let new = saying::say(&path, &mut session, &args.model, &plans.plans, &prompts, args.max_tokens)?;
     tell(&outcome, Some(new));

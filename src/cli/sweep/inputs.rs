@@ -140,7 +140,8 @@ impl<'m> Inputs<'m> {
     /// These tasks, behind BOS.
     pub(crate) fn of_tasks(tasks: Vec<Task>, model: &'m Model) -> Result<Inputs<'m>> {
         let bos = Some(model.bos().map_err(|error| model_failure(&error))?);
-        let source = |task: Task| Source { name: task.name.clone(), kind: Kind::Task(task) };
+        let file = "bundled";
+        let source = |task: Task| Source { name: task.name.clone(), file: file.to_owned(), kind: Kind::Task(task) };
         let sources = tasks.into_iter().map(source).collect();
         let limit = u64::MAX;
         Ok(Inputs { model, bos, sources, shard: None, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
