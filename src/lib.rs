@@ -6,10 +6,14 @@
 
 pub mod bench;
 pub mod forward;
+#[cfg(feature = "agent")]
+pub mod llm;
 pub mod measure;
 pub mod model;
 pub mod plan;
 mod shortcuts;
+#[cfg(feature = "store")]
+pub mod store;
 pub mod sweep;
 pub mod tasks;
 pub mod weights;

@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
+use super::tasks::args::Tasks;
 
 /// Run GPT-2 with its layers skipped, repeated, re-ordered or averaged, and measure what breaks
 #[derive(Parser, Debug)]
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),
+    Store(Store),
+    Tasks(Tasks),
     Chat(Chat),
     Plan(PlanCommand),
     Models(Models),
@@ -80,6 +84,8 @@ pub(crate) struct Complete {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -125,6 +131,8 @@ pub(crate) struct Loss {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -529,9 +537,9 @@ pub(crate) fn positive() -> clap::builder::RangedI64ValueParser<u32> {
 
 /// Version and features, as `--version` prints them.
 const VERSION: &str = if cfg!(feature = "hub") {
-    concat!(env!("CARGO_PKG_VERSION"), " (mini, hub)")
+    concat!(env!("CARGO_PKG_VERSION"), " (mini, hub, store)")
 } else {
-    concat!(env!("CARGO_PKG_VERSION"), " (mini)")
+    concat!(env!("CARGO_PKG_VERSION"), " (mini, store)")
 };
 
 #[cfg(test)]

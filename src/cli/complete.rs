@@ -1,17 +1,20 @@
 //! `lesion complete`: prompts continued under one plan or several.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use lesion::forward::{self, Completion, Finish, Sampling, Session};
 use lesion::measure::Number;
 use lesion::measure::{self, LossSummary};
+use lesion::plan::Plan;
+use lesion::store::{NewCompletion, Store, Wanted};
 use serde::Serialize;
 
 use super::args::Complete;
 use super::failure::{Exit, Failure, Result};
 use super::output::{Output, SCHEMA_VERSION, note, numbers, shown};
 use super::resolve::{self, Input, NamedPlan};
-use super::{forward_failure, measure_failure, model, signals};
+use super::{forward_failure, keep, measure_failure, model, signals};
 
 /// A completion in JSON.
 #[derive(Serialize)]
@@ -50,6 +53,7 @@ struct SamplingRecord<'a> {
 }
 
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
+    let began = Instant::now();
     let sampling = resolve::sampling(&args.sampling)?;
     args.prompt.text.given()?;
     if args.prompt.text.ids.is_some() && !sampling.stop.is_empty() {
@@ -62,25 +66,34 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     let plans = resolve::plans(&plans, &model)?;
     let input = Input::prompt(&model, &args.prompt)?;
     input.within_context(model.config())?;
+    let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
     let several = plans.len() > 1;
+    let mut said = Vec::new();
     for plan in &plans {
         let prompt_nll = prompt_nll(&mut session, plan, &input)?;
-        if output.json {
+        let completion = if output.json {
             let completion = speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
             model::check_unchanged(&model, args.model.read())?;
             output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
+            completion
         } else if several {
             output.heading(&summary(&session, plan, &prompt_nll))?;
-            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            let completion = speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
             output.line("")?;
+            completion
         } else {
-            speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
+            let completion = speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
             note(summary(&session, plan, &prompt_nll));
-        }
+            completion
+        };
         signals::check()?;
+        said.push(completion);
     }
     model::check_unchanged(&model, args.model.read())?;
+    if let Some(store) = store {
+        keep_all(store, args, &session, &plans, (&input, &sampling), &said, began)?;
+    }
     if !output.json {
         let uniform = (model.config().vocab_size as f64).ln();
         let baseline = format!("uniform baseline ln V: {} nats per token", shown(uniform));
@@ -88,6 +101,33 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     }
     output.finish()?;
     Ok(Exit::Ok)
+}
+
+/// Keeps what was said, by plan.
+fn keep_all(
+    store: Store,
+    args: &Complete,
+    session: &Session,
+    plans: &[NamedPlan],
+    (input, sampling): (&Input, &Sampling),
+    said: &[Completion],
+    began: Instant,
+) -> Result<()> {
+    let plans: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
+    let mut recorder = keep::begin(store, session, &args.model, &plans, Wanted::default(), None, began)?;
+    for (plan, completion) in said.iter().enumerate() {
+        recorder.complete(NewCompletion {
+            plan,
+            prompt: input.ids.clone(),
+            prompt_text: input.text.clone(),
+            sampling: sampling.clone(),
+            ids: completion.ids.clone(),
+            text: completion.text.clone(),
+            finish: finish(completion.finish),
+        })?;
+    }
+    recorder.finish(None)?;
+    Ok(())
 }
 
 /// The loss of the prompt, nats, one per predicted position.
@@ -139,9 +179,9 @@ pub(crate) fn speak_aloud(
     input: &Input,
     sampling: &Sampling,
     output: &mut Output,
-) -> Result<()> {
+) -> Result<Completion> {
     let mut separator = "";
-    speak(session, plan, input, sampling, &mut |id, text| {
+    let completion = speak(session, plan, input, sampling, &mut |id, text| {
         match input.text {
             Some(_) => output.model_text(text)?,
             None => output.text(&format!("{separator}{id}"))?,
@@ -149,7 +189,8 @@ pub(crate) fn speak_aloud(
         separator = ",";
         output.flush()
     })?;
-    output.line("")
+    output.line("")?;
+    Ok(completion)
 }
 
 /// What a completion is in JSON.

@@ -7,6 +7,7 @@ mod chat;
 mod complete;
 mod doctor;
 mod failure;
+mod keep;
 mod loss;
 mod model;
 mod models;
@@ -14,7 +15,9 @@ mod output;
 mod plan;
 mod resolve;
 mod signals;
+mod store;
 mod sweep;
+mod tasks;
 mod verify;
 
 use std::io::Write;
@@ -50,6 +53,8 @@ fn run(command: Command) -> Result<Exit> {
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
+        Command::Store(args) => store::run(&args),
+        Command::Tasks(args) => tasks::run(&args.command),
         Command::Chat(args) => chat::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Models(args) => models::run(&args.command),

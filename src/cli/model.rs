@@ -162,16 +162,21 @@ pub(crate) fn check_unchanged(model: &Model, read: ReadMode) -> Result<()> {
 /// Stands for a model's weights and configuration: equal for equal bytes, wherever they lie.
 pub(crate) fn identity(model: &Model) -> Result<String> {
     let mut hash = Sha256::new();
-    hash.update(format!("{:?}", model.config()));
+    hash.update(serde_json::to_string(model.config()).expect("a configuration is plain data"));
     if let Some(bytes) = model.checkpoint().embedded() {
-        hash.update(Sha256::digest(bytes));
+        hash.update(hex(&Sha256::digest(bytes)));
     }
     let records = local_records();
     for path in model.checkpoint().files() {
         let checked = records.check(path, None, CheckMode::Remembered, &mut |_| ());
         hash.update(checked.map_err(|error| check_failure(&error))?.sha256);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What is remembered of local files. A directory needs no hub, so that its settings are not looked at; without a home

@@ -31,6 +31,6 @@ pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;
 pub(crate) use passage::{Attention, Chunk, Passage, Rows, State};
-pub use precision::Precision;
+pub use precision::{NUMERICS_VERSION, Precision};
 pub use sampling::Sampling;
 pub use session::{Session, SessionOptions, Target};

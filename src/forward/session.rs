@@ -144,8 +144,16 @@ impl Session {
     /// What results are equal within, bit for bit: the instruction set and the way products are computed.
     pub fn numerics(&self) -> String {
         match &self.engine {
-            Engine::Kernels(team) => format!("{} {}", team.isa(), team.precision().name()),
-            Engine::Exact(_) => Precision::F64.name().to_owned(),
+            Engine::Kernels(team) => format!("{} {}", team.isa(), self.arithmetic()),
+            Engine::Exact(_) => self.arithmetic().to_owned(),
+        }
+    }
+
+    /// The way products are computed: the precision, and where there are two ways of bf16 which of them.
+    pub fn arithmetic(&self) -> &'static str {
+        match &self.engine {
+            Engine::Kernels(team) => team.precision().name(),
+            Engine::Exact(_) => Precision::F64.name(),
         }
     }
 

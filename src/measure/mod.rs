@@ -15,4 +15,4 @@ pub use error::MeasureError;
 pub use loss::{LossSummary, token_losses};
 pub use number::Number;
 pub use seed_compat::seed_compat_loss;
-pub use windows::{Windows, windowed_losses};
+pub use windows::{Window, Windows, windowed_losses};

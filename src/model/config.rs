@@ -3,6 +3,7 @@
 //! Fields that do not touch the forward pass are ignored; one that changes its maths in a way that is not supported is
 //! refused, never overlooked.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::weights::{UniqueMap, printable, printable_path};
@@ -11,7 +12,7 @@ use crate::weights::{UniqueMap, printable, printable_path};
 const MAX_SIZE: u64 = i32::MAX as u64;
 
 /// The hyperparameters of a GPT-2, under their names in `config.json`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Blocks.
     pub n_layer: usize,

@@ -1,9 +1,12 @@
 //! A model: configuration, parameters and tokenizer, opened together.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest, Sha256};
 
 use super::config::Config;
 use super::error::ModelError;
@@ -171,6 +174,18 @@ impl Model {
         let tokenizer = self.0.read_tokenizer()?;
         Ok(self.0.tokenizer.get_or_init(|| tokenizer))
     }
+
+    /// The SHA-256 of `tokenizer.json`; none where the model has none.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn tokenizer_sha256(&self) -> Result<Option<[u8; 32]>, ModelError> {
+        match self.0.tokenizer_bytes() {
+            Ok((bytes, _)) => Ok(Some(Sha256::digest(bytes).into())),
+            Err(ModelError::NoTokenizer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 fn read_config(directory: &Path) -> Result<Config, ModelError> {
@@ -187,10 +202,15 @@ impl fmt::Debug for Model {
 
 impl Inner {
     fn read_tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let vocab_size = self.config.vocab_size;
+        let (bytes, source) = self.tokenizer_bytes()?;
+        Ok(Tokenizer::from_bytes(&bytes, self.config.vocab_size, &source)?)
+    }
+
+    /// The bytes of `tokenizer.json`, and the file's name in messages.
+    fn tokenizer_bytes(&self) -> Result<(Cow<'static, [u8]>, String), ModelError> {
         match &self.tokenizer_file {
             #[cfg(feature = "mini")]
-            TokenizerFile::Embedded(bytes) => Ok(Tokenizer::from_bytes(bytes, vocab_size, "mini/tokenizer.json")?),
+            TokenizerFile::Embedded(bytes) => Ok((Cow::Borrowed(bytes), "mini/tokenizer.json".to_owned())),
             TokenizerFile::InDirectory(directory) => {
                 let file = directory.join("tokenizer.json");
                 // Asked about the link itself: a dangling one, or one that can't be read, is an error to report.
@@ -199,7 +219,7 @@ impl Inner {
                     return Err(ModelError::NoTokenizer { directory: directory.clone() });
                 }
                 let bytes = read_limited(&file, MAX_TOKENIZER_BYTES)?;
-                Ok(Tokenizer::from_bytes(&bytes, vocab_size, &file.to_string_lossy())?)
+                Ok((Cow::Owned(bytes), file.to_string_lossy().into_owned()))
             }
         }
     }

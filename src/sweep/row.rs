@@ -29,13 +29,7 @@ pub struct Row {
 
 impl Row {
     /// Adds up the scores of an example's tokens, in their order.
-    pub(super) fn new(
-        plan: usize,
-        example: u64,
-        scores: &[RowScore],
-        divergence: Option<&[f64]>,
-        token_losses: bool,
-    ) -> Row {
+    pub fn new(plan: usize, example: u64, scores: &[RowScore], divergence: Option<&[f64]>, token_losses: bool) -> Row {
         let sum = |of: &dyn Fn(&RowScore) -> f64| scores.iter().map(of).fold(0.0, |sum, x| sum + x);
         let finite = |score: &&RowScore| score.nll().is_finite();
         Row {

@@ -1,12 +1,22 @@
-//! Files of tasks: one JSON text, or pairs one a line.
+//! Files of tasks: one JSON text.
 
-use super::{JOIN, Question, Task, TaskError, TaskProblem};
 use serde::Deserialize;
+
+use super::lines::read_pairs;
+use super::{Example, FORMAT_VERSION, JOIN, Place, Task, TaskError, TaskProblem};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileObject {
+    #[serde(rename = "version")]
+    _version: Option<u64>,
     tasks: Vec<FileTask>,
+}
+
+/// What is looked at first: fields of a later version would be unknown ones otherwise.
+#[derive(Deserialize)]
+struct FileVersion {
+    version: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -15,99 +25,119 @@ struct FileTask {
     name: String,
     #[serde(default)]
     description: String,
-    examples: Vec<FileExample>,
     join: Option<String>,
-    /// Questions for a judge, which nothing here asks.
-    #[serde(default, rename = "eval_questions")]
-    _eval_questions: serde::de::IgnoredAny,
+    examples: Vec<FileExample>,
+    #[serde(default)]
+    eval_questions: Vec<String>,
 }
 
+/// An example as task files and lines of pairs write it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileExample {
     prompt: String,
     answer: String,
     join: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FilePair {
-    prompt: String,
-    answer: String,
-    join: Option<String>,
-    task: Option<String>,
+    #[serde(default)]
+    alternatives: Vec<String>,
+    corrupted_prompt: Option<String>,
 }
 
 /// The tasks of a file; `source` names it in errors.
 ///
 /// # Errors
-/// Where it is not as the module's page says, with the line.
+/// Where it is not as the module's page says: with line and column where the JSON is to blame, with the JSON path where
+/// what it says is.
 pub fn read_tasks(bytes: &[u8], source: &str) -> Result<Vec<Task>, TaskError> {
-    let error = |line, problem| TaskError { source_name: source.to_owned(), line, problem };
+    let error = |place, problem| TaskError { source_name: source.to_owned(), place, problem };
     let json = |problem: serde_json::Error| error(None, TaskProblem::Json(problem));
     // Which of the two it is shows in the first character: a list is no object with its fields in order.
-    let list: Vec<FileTask> = if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[') {
+    let is_list = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
+    let list: Vec<FileTask> = if is_list {
         serde_json::from_slice(bytes).map_err(json)?
     } else {
+        if let Ok(FileVersion { version: Some(found) }) = serde_json::from_slice(bytes)
+            && found != u64::from(FORMAT_VERSION)
+        {
+            return Err(error(Some(Place::Path("version".to_owned())), TaskProblem::Version { found }));
+        }
         serde_json::from_slice::<FileObject>(bytes).map_err(json)?.tasks
     };
     if list.is_empty() {
         return Err(error(None, TaskProblem::Nothing("tasks")));
     }
-    let mut tasks: Vec<Task> = Vec::with_capacity(list.len());
-    for FileTask { name, description, examples, join, .. } in list {
-        if tasks.iter().any(|task| task.name == name) {
-            return Err(error(None, TaskProblem::Twice { task: name }));
+    let tasks: Vec<Task> = list.into_iter().map(task).collect();
+    for (number, task) in tasks.iter().enumerate() {
+        let path = format!("{}[{number}]", if is_list { "" } else { "tasks" });
+        let at = |rest: &str, problem| error(Some(Place::Path(format!("{path}{rest}"))), problem);
+        if task.name.is_empty() {
+            return Err(at(".name", TaskProblem::NoName));
         }
-        if examples.is_empty() {
-            return Err(error(None, TaskProblem::NoExamples { task: name }));
+        if tasks[..number].iter().any(|other| other.name == task.name) {
+            return Err(at(".name", TaskProblem::Twice { task: task.name.clone() }));
         }
-        let mut questions = Vec::with_capacity(examples.len());
-        for (example, FileExample { prompt, answer, join: own }) in examples.into_iter().enumerate() {
-            if answer.is_empty() {
-                return Err(error(None, TaskProblem::EmptyAnswer { task: name, example }));
-            }
-            questions.push(question(prompt, &answer, own.as_deref().or(join.as_deref())));
+        if task.examples.is_empty() {
+            return Err(at(".examples", TaskProblem::NoExamples { task: task.name.clone() }));
         }
-        tasks.push(Task { name, description, questions });
+        for (index, example) in task.examples.iter().enumerate() {
+            fault(&task.name, index, example)
+                .map_or(Ok(()), |(field, problem)| Err(at(&format!(".examples[{index}].{field}"), problem)))?;
+        }
     }
     Ok(tasks)
 }
 
-/// The tasks of a file of pairs, one JSON object a line, blank lines aside; pairs without a task are of the one called
-/// `unnamed`.
+fn task(file: FileTask) -> Task {
+    let examples = file.examples.into_iter().map(|example| Example {
+        prompt: example.prompt,
+        answer: example.answer,
+        join: example.join,
+        alternatives: example.alternatives,
+        corrupted_prompt: example.corrupted_prompt,
+    });
+    Task {
+        name: file.name,
+        description: file.description,
+        join: file.join.unwrap_or_else(|| JOIN.to_owned()),
+        examples: examples.collect(),
+        eval_questions: file.eval_questions,
+    }
+}
+
+/// What makes an example one that can't be scored, and the field that it is in.
+pub(super) fn fault(task: &str, number: usize, example: &Example) -> Option<(String, TaskProblem)> {
+    if example.answer.is_empty() {
+        return Some(("answer".to_owned(), TaskProblem::EmptyAnswer { task: task.to_owned(), example: number }));
+    }
+    for (index, alternative) in example.alternatives.iter().enumerate() {
+        let fault = if alternative.is_empty() {
+            "is empty"
+        } else if *alternative == example.answer {
+            "is the answer"
+        } else if example.alternatives[..index].contains(alternative) {
+            "is there twice"
+        } else {
+            continue;
+        };
+        let alternative = alternative.clone();
+        return Some((format!("alternatives[{index}]"), TaskProblem::Alternative { alternative, fault }));
+    }
+    let same = example.corrupted_prompt.as_ref().filter(|corrupted| **corrupted == example.prompt);
+    same.map(|prompt| ("corrupted_prompt".to_owned(), TaskProblem::SamePrompt { prompt: prompt.clone() }))
+}
+
+/// The tasks of a file of either kind: JSON lines ([`read_pairs`]) where the first line with anything on it is an object
+/// of its own that holds no tasks, else a task file ([`read_tasks`]).
 ///
 /// # Errors
-/// As [`read_tasks`].
-pub fn read_pairs(bytes: &[u8], source: &str, unnamed: &str) -> Result<Vec<Task>, TaskError> {
-    let error = |line, problem| TaskError { source_name: source.to_owned(), line, problem };
-    let text = std::str::from_utf8(bytes).map_err(|bad| error(None, TaskProblem::Utf8(bad.valid_up_to())))?;
-    let mut tasks: Vec<Task> = Vec::new();
-    for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
-        let at = |problem| error(Some(line + 1), problem);
-        let FilePair { prompt, answer, join, task } =
-            serde_json::from_str(text).map_err(|problem| at(TaskProblem::Json(problem)))?;
-        let name = task.unwrap_or_else(|| unnamed.to_owned());
-        let known = tasks.iter().position(|task| task.name == name);
-        let index = known.unwrap_or_else(|| {
-            tasks.push(Task { name: name.clone(), description: String::new(), questions: Vec::new() });
-            tasks.len() - 1
-        });
-        let questions = &mut tasks[index].questions;
-        if answer.is_empty() {
-            return Err(at(TaskProblem::EmptyAnswer { task: name, example: questions.len() }));
-        }
-        questions.push(question(prompt, &answer, join.as_deref()));
+/// As those.
+pub fn read_any(bytes: &[u8], source: &str, unnamed: &str) -> Result<Vec<Task>, TaskError> {
+    let first = bytes.split(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let object: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(first).ok();
+    match object {
+        Some(object) if !object.contains_key("tasks") => read_pairs(bytes, source, unnamed),
+        _ => read_tasks(bytes, source),
     }
-    if tasks.is_empty() {
-        return Err(error(None, TaskProblem::Nothing("pairs")));
-    }
-    Ok(tasks)
-}
-
-fn question(prompt: String, answer: &str, join: Option<&str>) -> Question {
-    Question { prompt, answer: format!("{}{answer}", join.unwrap_or(JOIN)) }
 }
 
 #[cfg(test)]
@@ -124,53 +154,78 @@ mod tests {
             {"name": "b", "join": "", "examples": [{"prompt": "{\"x\": ", "answer": "1}"}, {"prompt": "p", "answer": "q", "join": "\n"}]}]"#;
         let read = tasks(json).unwrap();
         assert_eq!((read[0].name.as_str(), read[0].description.as_str()), ("a", "d"));
-        assert_eq!(read[0].questions, [Question { prompt: "1 + 1 =".into(), answer: " 2".into() }]);
-        let answers: Vec<&str> = read[1].questions.iter().map(|question| question.answer.as_str()).collect();
+        assert_eq!(read[0].eval_questions, ["?"]);
+        assert_eq!(read[0].question(0).unwrap().answer, " 2");
+        let answers: Vec<String> = (0..2).map(|i| read[1].question(i).unwrap().answer).collect();
         assert_eq!(answers, ["1}", "\nq"]);
         assert_eq!(tasks(&format!("{{\"tasks\": {json}}}")).unwrap(), read);
+        assert_eq!(tasks(&format!("{{\"version\": 1, \"tasks\": {json}}}")).unwrap(), read);
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn alternatives_and_corrupted_prompts_are_read() {
+        let json = r#"[{"name": "a", "examples": [
+            {"prompt": "p", "answer": "x", "alternatives": ["y", "z"], "corrupted_prompt": "q"}]}]"#;
+        let example = &tasks(json).unwrap()[0].examples[0];
+        assert_eq!(example.alternatives, ["y", "z"]);
+        assert_eq!(example.corrupted_prompt.as_deref(), Some("q"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
         let refused = |json: &str| tasks(json).unwrap_err();
         assert_eq!(refused("[]"), "t.json: it has no tasks");
-        assert_eq!(refused(r#"[{"name": "a", "examples": []}]"#), "t.json: task `a` has no examples");
+        assert_eq!(refused(r#"[{"name": "a", "examples": []}]"#), "t.json, [0].examples: task `a` has no examples");
         let twice = r#"[{"name": "a", "examples": [{"prompt": "p", "answer": "q"}]}, {"name": "a", "examples": []}]"#;
-        assert_eq!(refused(twice), "t.json: task `a` is there twice");
+        assert_eq!(refused(twice), "t.json, [1].name: task `a` is there twice");
         assert_eq!(
             refused("[{\"name\": \"a\",\n\"examples\": [{\"prompt\": \"p\", \"answr\": \"q\"}]}]"),
-            "t.json: unknown field `answr`, expected one of `prompt`, `answer`, `join` at line 2 column 36"
+            "t.json: unknown field `answr`, expected one of `prompt`, `answer`, `join`, `alternatives`, \
+             `corrupted_prompt` at line 2 column 36"
         );
         assert!(refused("[{\"name\": \"a\", \"name\": \"b\"}]").contains("duplicate field `name`"));
+        let example =
+            |fields: &str| refused(&format!("{{\"tasks\": [{{\"name\": \"a\", \"examples\": [{fields}]}}]}}"));
         assert_eq!(
-            refused(r#"[{"name": "a", "examples": [{"prompt": "p", "answer": ""}]}]"#),
-            "t.json: task `a`, example 0: the answer is empty"
+            example(r#"{"prompt": "p", "answer": ""}"#),
+            "t.json, tasks[0].examples[0].answer: task `a`, example 0: the answer is empty"
         );
+        for (alternatives, fault) in [
+            (r#"["r", ""]"#, "[1]: alternative \"\" is empty"),
+            (r#"["q"]"#, "[0]: alternative \"q\" is the answer"),
+            (r#"["r", "s", "r"]"#, "[2]: alternative \"r\" is there twice"),
+        ] {
+            assert_eq!(
+                example(&format!(r#"{{"prompt": "p", "answer": "q", "alternatives": {alternatives}}}"#)),
+                format!("t.json, tasks[0].examples[0].alternatives{fault}")
+            );
+        }
+        assert_eq!(
+            example(r#"{"prompt": "p", "answer": "q", "corrupted_prompt": "p"}"#),
+            "t.json, tasks[0].examples[0].corrupted_prompt: the corrupted prompt is the prompt itself, \"p\""
+        );
+        assert_eq!(refused(r#"[{"name": "", "examples": []}]"#), "t.json, [0].name: the name is empty");
         for bad in ["", "7", "{}", "[7]", "[{\"name\": 7, \"examples\": []}]", "{\"tasks\": [], \"more\": 1}"] {
             assert!(tasks(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn pairs_come_one_a_line() {
-        let lines = "{\"prompt\": \"p\", \"answer\": \"q\"}\n\n{\"prompt\": \"r\", \"answer\": \"s\", \"task\": \"t\", \"join\": \"\"}\n{\"prompt\": \"u\", \"answer\": \"v\"}";
-        let read = read_pairs(lines.as_bytes(), "p.jsonl", "pairs").unwrap();
-        assert_eq!(
-            read.iter().map(|task| (task.name.as_str(), task.questions.len())).collect::<Vec<_>>(),
-            [("pairs", 2), ("t", 1)]
-        );
-        assert_eq!(read[1].questions[0].answer, "s");
-        let refused = |lines: &[u8]| read_pairs(lines, "p.jsonl", "pairs").unwrap_err().to_string();
-        assert_eq!(refused(b"\n"), "p.jsonl: it has no pairs");
-        assert_eq!(refused(b"\xff"), "p.jsonl: not UTF-8 at byte 0");
-        assert!(
-            refused(b"{\"prompt\": \"p\", \"answer\": \"q\"}\n{\"prompt\"").starts_with("p.jsonl, line 2: EOF"),
-            "{}",
-            refused(b"{")
-        );
-        assert_eq!(
-            refused(b"{\"prompt\": \"p\", \"answer\": \"\"}"),
-            "p.jsonl, line 1: task `pairs`, example 0: the answer is empty"
-        );
+    fn a_later_version_is_refused_as_that() {
+        let json = r#"{"version": 2, "tasks": [], "novelty": true}"#;
+        assert_eq!(tasks(json).unwrap_err(), "t.json, version: version 2; this build reads version 1");
+    }
+
+    #[test]
+    fn either_kind_is_told_by_its_first_line() {
+        let names = |text: &str| -> Vec<String> {
+            read_any(text.as_bytes(), "f", "lines").unwrap().into_iter().map(|task| task.name).collect()
+        };
+        let task = r#"{"name": "a", "examples": [{"prompt": "p", "answer": "q"}]}"#;
+        assert_eq!(names(&format!("[{task}]")), ["a"]);
+        assert_eq!(names(&format!("{{\"tasks\": [{task}]}}")), ["a"]);
+        assert_eq!(names(&format!("{{\n\"version\": 1,\n\"tasks\": [{task}]}}")), ["a"]);
+        assert_eq!(names("\n{\"prompt\": \"p\", \"answer\": \"q\"}\n"), ["lines"]);
+        assert!(read_any(b"", "f", "lines").is_err());
     }
 }

@@ -7,13 +7,21 @@ mod complete;
 mod documents;
 mod engine;
 mod files;
+#[cfg(feature = "agent")]
+mod generate;
 mod loss;
 mod models;
 mod plan;
 mod run;
 mod signals;
+mod store;
+mod tasks;
 mod verify;
 
 #[cfg(feature = "hub")]
 #[path = "../mock_hub/mod.rs"]
 mod mock_hub;
+
+#[cfg(feature = "agent")]
+#[path = "../chat_server/mod.rs"]
+mod chat_server;

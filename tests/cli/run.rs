@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
 /// Caches and records of all test processes: the same files are hashed once.
 static HOME: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-/// A command with a clean environment: offline, its own caches, no settings of the user's.
+/// A command with a clean environment: offline, its own caches, an empty store, no settings of the user's.
 pub(crate) fn lesion() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("lesion"));
     isolate(&mut command);
@@ -26,6 +27,10 @@ pub(crate) fn isolate(command: &mut Command) {
     }
     command.env("HOME", HOME.path()).env("XDG_CACHE_HOME", HOME.path().join("cache"));
     command.env("HF_HOME", HOME.path().join("hf")).env("HF_HUB_OFFLINE", "1");
+    // What a test computes is no other test's answer.
+    static STORES: AtomicUsize = AtomicUsize::new(0);
+    let own = STORES.fetch_add(1, Ordering::Relaxed).to_string();
+    command.env("XDG_DATA_HOME", HOME.path().join("data").join(own));
 }
 
 /// How a process ended.

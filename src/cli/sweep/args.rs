@@ -6,12 +6,14 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::store::args::StoreArgs;
 
 /// Measure many corrupted models on many examples, sharing all that they have in common
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Plans that begin alike share their passes as far as they do, and are scored together: the cost is printed first, and a
-result is bit for bit that of a pass of its own. A sweep that was interrupted goes on when the same command is given again.
+result is bit for bit that of a pass of its own. Results are kept in a store (`lesion store --help`): what any sweep or loss has
+computed is not computed again, and a sweep that was interrupted goes on when the same command is given again.
 
 Families: NAME [i..j] [xRANGE] [wRANGE] [seeds RANGE]; ranges are n, n..m or n..=m
   keep-first · drop-last · drop-first · skip-one · skip-pairs · skip-window [wR] · swap-adjacent · swap-any · move
@@ -24,12 +26,15 @@ With --json: an object for each plan and example (losses are sums over the answe
 the summary. Intervals are 95 % bootstraps over examples, paired for differences.
 
 Examples:
+  lesion sweep --family keep-first --task '1-digit addition'
+  lesion sweep --family skip-one --tasks bundled --limit 10
   lesion sweep --family skip-one --pairs questions.jsonl
   lesion sweep --family 'repeat-one x2..8' --tasks tasks.json
   lesion sweep --family subsets --pairs questions.jsonl --top 10
   lesion sweep --family swap-any --text story.txt --json
   lesion sweep --plan 0..8 --plan 'skip 5' --plans plans.txt --pairs questions.jsonl --csv
-  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --json --output shard-0.jsonl")]
+  lesion sweep --family keep-first --tasks tasks.json --experiment truncations
+  lesion sweep --family subsets --tasks tasks.json --shard 0/4 --json -o 0.jsonl")]
 pub(crate) struct Sweep {
     #[command(flatten)]
     pub(crate) plans: SweptPlans,
@@ -46,12 +51,14 @@ pub(crate) struct Sweep {
     pub(crate) shard: Option<Shard>,
     #[command(flatten)]
     pub(crate) running: RunningArgs,
-    /// Keep the results in this file and go on from it [default: one in the user's state folder]
-    #[arg(long, value_name = "FILE", conflicts_with = "no_results")]
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// What the store calls this sweep [default: a name made from what it is]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["no_store", "results"])]
+    pub(crate) experiment: Option<String>,
+    /// Keep the results in a file of rows instead of the store, and go on from it: for parts that run on other machines
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["store", "no_store"])]
     pub(crate) results: Option<PathBuf>,
-    /// Keep no results: compute everything now, and all of it again the next time
-    #[arg(long)]
-    pub(crate) no_results: bool,
     /// The order of the table
     #[arg(long, value_enum, default_value_t = Order::Loss, value_name = "ORDER")]
     pub(crate) sort: Order,
@@ -78,6 +85,7 @@ smallest qualifying sets and all that are minimal under inclusion. `greedy`, `be
 of more layers.
 
 Examples:
+  lesion search --task 'gendered pronouns' --keep 0.9
   lesion search --pairs questions.jsonl --keep 0.9
   lesion search --tasks tasks.json --task capitals --within 0.5
   lesion search --pairs questions.jsonl --keep 0.9 --break
@@ -105,6 +113,8 @@ pub(crate) struct Search {
     /// Sets that are shown of each kind; 0 shows all
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) top: u32,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -148,16 +158,17 @@ pub(crate) struct SweptPlans {
 
 #[derive(Args, Debug)]
 pub(crate) struct ExampleArgs {
-    /// A file of tasks: JSON with names and examples of prompt and answer; `-` reads stdin
+    /// A file of tasks: JSON with names and examples of prompt and answer; `-` reads stdin, `bundled` stands for all bundled
+    /// tasks (see `lesion tasks --help`)
     #[arg(long, value_name = "FILE")]
     pub(crate) tasks: Vec<PathBuf>,
-    /// A file of pairs: JSON lines with prompt and answer; `-` reads stdin
+    /// A file of pairs: JSON lines with prompt and answer, or with the documents of lm-evaluation-harness; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) pairs: Vec<PathBuf>,
     /// A text, all tokens of which are scored; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) text: Vec<PathBuf>,
-    /// Only the tasks of this name; may be given several times
+    /// Only the tasks of this name; without a file it is the name of a bundled one; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) task: Vec<String>,
     /// The first N examples of each task or text

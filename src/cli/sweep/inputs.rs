@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use lesion::measure::Answered;
 use lesion::model::Model;
+use lesion::store;
 use lesion::sweep::{Example, ExampleDigest};
-use lesion::tasks::{Task, TaskError, TaskProblem, read_pairs, read_tasks};
+use lesion::tasks::{Question, Task, read_pairs};
 
 use sha2::{Digest, Sha256};
 
 use super::args::{ExampleArgs, Shard};
 use super::text::TextWindows;
-use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::failure::{Failure, Result};
 use crate::cli::model::{model_failure, shown_path};
 use crate::cli::resolve::within_context;
+use crate::cli::tasks::files as task_files;
 use crate::cli::{measure_failure, signals};
 
 /// An example and where it comes from.
@@ -25,7 +27,22 @@ pub(crate) struct Placed {
     pub(crate) group: usize,
     /// Its number there.
     pub(crate) index: u64,
+    /// Its texts, unless it is a window of a text.
+    pub(crate) text: Option<Question>,
     pub(crate) example: Example,
+}
+
+impl Placed {
+    /// Where it comes from, as the store keeps it; `groups` are the names of tasks and texts.
+    pub(crate) fn source(&self, groups: &[String]) -> store::Source {
+        let text = self.text.as_ref();
+        store::Source {
+            task: Some(groups[self.group].clone()),
+            number: self.index,
+            prompt: text.map(|question| question.prompt.clone()),
+            answer: text.map(|question| question.answer.clone()),
+        }
+    }
 }
 
 /// The examples that a command line asks for, in their order.
@@ -84,13 +101,18 @@ impl<'m> Inputs<'m> {
                 Ok(())
             }
         };
-        for path in tasks {
-            for task in read_tasks(&read(path)?, &name(path)).map_err(|error| task_failure(&error))? {
-                add(Source { name: task.name.clone(), file: name(path), kind: Kind::Task(task) })?;
+        // Without any file, names are those of bundled tasks.
+        let named = if tasks.is_empty() && pairs.is_empty() && text.is_empty() { &wanted[..] } else { &[] };
+        let of_files = tasks.iter().map(|path| (name(path), task_files::tasks_of(path)));
+        let bundled = named.iter().map(|task| ("bundled".to_owned(), task_files::bundled(task)));
+        for (file, found) in of_files.chain(bundled) {
+            for task in found? {
+                add(Source { name: task.name.clone(), file: file.clone(), kind: Kind::Task(task) })?;
             }
         }
         for path in pairs {
-            for task in read_pairs(&read(path)?, &name(path), &stem(path)).map_err(|error| task_failure(&error))? {
+            let found = read_pairs(&read(path)?, &name(path), &stem(path));
+            for task in found.map_err(|error| task_files::task_failure(&error))? {
                 add(Source { name: task.name.clone(), file: name(path), kind: Kind::Task(task) })?;
             }
         }
@@ -99,7 +121,8 @@ impl<'m> Inputs<'m> {
             add(Source { name: name(path), file: name(path), kind: Kind::Text(Box::new(windows)) })?;
         }
         if sources.is_empty() {
-            return Err(Failure::usage("no examples: give --tasks, --pairs or --text"));
+            return Err(Failure::usage("no examples: give --tasks, --task, --pairs or --text")
+                .with_help("`lesion tasks ls` lists the bundled tasks"));
         }
         for task in wanted {
             if !sources.iter().any(|source| source.name == *task) {
@@ -151,7 +174,7 @@ impl<'m> Inputs<'m> {
                 None
             } else {
                 match &mut source.kind {
-                    Kind::Task(task) => match task.questions.get(index as usize) {
+                    Kind::Task(task) => match task.question(index as usize) {
                         None => None,
                         Some(question) => {
                             let tokenizer = self.model.tokenizer().map_err(|error| model_failure(&error))?;
@@ -163,19 +186,19 @@ impl<'m> Inputs<'m> {
                                 let (file, task) = (&source.file, source.name.escape_debug());
                                 failure.about(&format!("{file}, task `{task}`, example {index}"))
                             })?;
-                            Some((answered.ids, answered.answer))
+                            Some((answered.ids, answered.answer, Some(question.clone())))
                         }
                     },
-                    Kind::Text(text) => text.next()?,
+                    Kind::Text(text) => text.next()?.map(|(ids, scored)| (ids, scored, None)),
                 }
             };
             match tokens {
-                Some((ids, scored)) => {
+                Some((ids, scored, text)) => {
                     self.index += 1;
                     self.number += 1;
                     let example = Example { number, ids, scored };
                     self.hash.update(format!("{:?}", ExampleDigest::of(&example)));
-                    return Ok(Some(Placed { group: self.source, index, example }));
+                    return Ok(Some(Placed { group: self.source, index, text, example }));
                 }
                 None => {
                     self.source += 1;
@@ -195,7 +218,7 @@ pub(crate) fn name(path: &Path) -> String {
 }
 
 /// What pairs without a task's name are called: the file without its ending.
-fn stem(path: &Path) -> String {
+pub(crate) fn stem(path: &Path) -> String {
     match path.file_stem() {
         Some(stem) if !is_stdin(path) => shown_path(Path::new(stem)),
         _ => name(path),
@@ -225,12 +248,4 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
         }
         signals::check()?;
     }
-}
-
-fn task_failure(error: &TaskError) -> Failure {
-    let exit = match error.problem {
-        TaskProblem::EmptyAnswer { .. } => Exit::Usage,
-        _ => Exit::BadFile,
-    };
-    Failure::new(exit, error.to_string())
 }

@@ -143,6 +143,7 @@ fn checked(shards: &[ShardFile]) -> Result<SummaryRecord> {
         computed_rows: sum(&|summary| summary.computed_rows),
         seconds: shards.iter().map(|file| file.summary.seconds).sum(),
         shard: "0/1".to_owned(),
+        experiment: None,
         ..first.summary.clone()
     })
 }

@@ -1,19 +1,19 @@
 //! `lesion sweep`, `lesion search` and `lesion merge`.
 //!
 //! `args` is syntax; `inputs` and `text` give examples, `plans` the plans; `running` runs them within what `memory` allows,
-//! from what `store` has kept, and `progress` tells of it; `rows` is what programs read, `show` what people see.
+//! from what is `kept`, and `progress` tells of it; `rows` is what programs read, `show` what people see.
 
 pub(crate) mod args;
-mod inputs;
-mod memory;
+pub(crate) mod inputs;
+mod kept;
+pub(crate) mod memory;
 pub(crate) mod merge;
 mod plans;
 mod progress;
 mod rows;
-mod running;
+pub(crate) mod running;
 pub(crate) mod search;
 mod show;
-mod store;
 mod text;
 
 use lesion::forward::Precision;
@@ -23,7 +23,7 @@ use self::args::Sweep as SweepArgs;
 use self::inputs::{Inputs, stdin_once};
 use self::plans::{Parsed, Plans};
 use self::rows::{RowRecord, SummaryLine};
-use self::running::{Finished, Outcome, Running};
+use self::running::{Finished, Keep, Outcome, Running};
 use self::show::Look;
 use super::failure::{Exit, Failure, Result};
 use super::output::Output;
@@ -50,11 +50,10 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
         plans: &plans,
         options,
         memory: args.running.memory,
-        bos: args.examples.bos.wanted(),
+        examples: &args.examples,
         held: if json || csv { 0 } else { tally.example_bytes() },
-        settings: format!("{:?} {:?} {:?}", args.examples.window, args.examples.stride, args.tokens),
         shard: args.shard,
-        results: store::Place::of(args.results.as_deref(), args.no_results),
+        keep: keep(args)?,
     };
     if csv {
         output.line(RowRecord::CSV_HEADER)?;
@@ -84,6 +83,15 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// Where results are to be kept.
+fn keep(args: &SweepArgs) -> Result<Keep<'_>> {
+    if let Some(file) = &args.results {
+        return Ok(Keep::File(file));
+    }
+    let name = args.experiment.as_deref();
+    Ok(super::keep::place(&args.store)?.map_or(Keep::Nowhere, |path| Keep::Store { path, name }))
+}
+
 /// All examples together, then task by task, then maps.
 fn show(output: &mut Output, plans: &Plans, tally: &Tally, seed: u64, look: Look) -> Result<()> {
     let intact = plans.plans.len();
@@ -109,7 +117,7 @@ fn show(output: &mut Output, plans: &Plans, tally: &Tally, seed: u64, look: Look
 fn tell(outcome: &Outcome) {
     let summary = &outcome.summary;
     let rows = summary.plans as u64 * summary.examples;
-    let kept = outcome.kept_in.as_ref().map_or(String::new(), |path| format!("; results are kept in {path}"));
+    let kept = outcome.kept_in.shown().map_or(String::new(), |kept_in| format!("; {kept_in}"));
     let computed = match summary.computed_rows {
         0 => format!("all {rows} results were there, nothing was computed"),
         some if some < rows => format!("{some} of {rows} results computed, the others were there"),

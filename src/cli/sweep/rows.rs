@@ -119,6 +119,9 @@ pub(crate) struct SummaryRecord {
     pub(crate) threads: usize,
     /// "0/1" is everything.
     pub(crate) shard: String,
+    /// What the store calls it, where it is kept there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) experiment: Option<String>,
 }
 
 /// The last line.

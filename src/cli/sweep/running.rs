@@ -1,27 +1,30 @@
 //! A sweep under way: results that are there already, progress, interruption, and rows in the order of their examples.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lesion::forward::{Precision, Session};
 use lesion::model::Model;
 use lesion::plan::Plan;
+use lesion::store::{NewExperiment, Wanted};
 use lesion::sweep::{Ended, Event, Example, ExampleDigest, Row, Sweep, SweepCost, SweepError, SweepOptions};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::args::{MemorySize, Shard};
+use super::args::{ExampleArgs, MemorySize, Shard};
 use super::inputs::{Inputs, Placed};
+use super::kept::{Kept, KeptIn};
 use super::memory::memory_for;
 use super::plans::Plans;
 use super::progress::{Progress, announcement};
 use super::rows::SummaryRecord;
-use super::store::{Kept, Place};
 use crate::cli::args::ModelArgs;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{SCHEMA_VERSION, note, size};
-use crate::cli::{forward_failure, model, signals};
+use crate::cli::{forward_failure, keep, model, signals};
 
 /// How long the machine's speed is measured for, to say beforehand how long a sweep takes.
 const SPEED_TIME: Duration = Duration::from_millis(20);
@@ -35,13 +38,23 @@ pub(crate) struct Running<'a> {
     /// Their memory is found here.
     pub(crate) options: SweepOptions,
     pub(crate) memory: Option<MemorySize>,
-    pub(crate) bos: bool,
     /// Bytes that whoever takes the rows of an example goes on holding.
     pub(crate) held: usize,
-    /// Whatever else decides rows.
-    pub(crate) settings: String,
+    pub(crate) examples: &'a ExampleArgs,
     pub(crate) shard: Option<Shard>,
-    pub(crate) results: Place,
+    /// Where results are kept.
+    pub(crate) keep: Keep<'a>,
+}
+
+/// Where results are to be kept.
+pub(crate) enum Keep<'a> {
+    Nowhere,
+    File(&'a Path),
+    /// In this store, under this name or one that is made for them.
+    Store {
+        path: PathBuf,
+        name: Option<&'a str>,
+    },
 }
 
 /// All rows of an example.
@@ -61,8 +74,7 @@ pub(crate) type Take<'a> = dyn FnMut(Finished<'_>) -> Result<()> + 'a;
 /// How a sweep ended.
 pub(crate) struct Outcome {
     pub(crate) summary: SummaryRecord,
-    /// Where its results are kept.
-    pub(crate) kept_in: Option<String>,
+    pub(crate) kept_in: KeptIn,
 }
 
 impl Running<'_> {
@@ -80,11 +92,13 @@ impl Running<'_> {
         let mut plans = self.plans.plans.clone();
         plans.push(Plan::intact(model.plan_shape().n_layer));
         let key = self.key(&model::identity(&model)?, &session.numerics());
-        let kept = Kept::open(&self.results, &key, self.shard, plans.len())?;
+        let groups = inputs.names();
         let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
+        let seen = known.as_ref().map(|_| inputs.seen().1);
+        let kept = self.kept(&session, model_args, &key, &plans, &groups, seen.as_deref())?;
         let sweep = Sweep::new(plans, &model.plan_shape(), self.options);
         let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
-        let held = self.divide_memory(&mut sweep, known.as_ref().map(Vec::len))?;
+        let may_hold = self.divide_memory(&mut sweep, known.as_ref().map(Vec::len), &kept)?;
         // f64 goes plan by plan, and does not count its FLOP.
         let exact = session.precision() == Precision::F64;
         let counted = known.as_ref().filter(|_| !exact);
@@ -95,7 +109,8 @@ impl Running<'_> {
         let shared = if exact { naive } else { sweep.cost().shared.blocks() };
         note(announcement(self.plans, shared, naive, known.as_ref().map(Vec::len), seconds));
 
-        let gathering = Gathering::new(&model, model_args, kept, self.held, held, sweep.plans().len(), flop);
+        let holding = (self.held, may_hold);
+        let gathering = Gathering::new(&model, model_args, kept, groups, sweep.plans().len(), holding, flop);
         let gathering = RefCell::new(gathering);
         let mut known = known.map(Vec::into_iter);
         let examples = std::iter::from_fn(|| {
@@ -106,17 +121,17 @@ impl Running<'_> {
         let ended = sweep.run(&mut session, examples, &is_there, &mut |event| gathering.borrow_mut().hear(event, take));
         let gathering = gathering.into_inner();
         let (count, tokens, computed) = (gathering.examples, gathering.tokens, gathering.computed);
-        let kept_in = gathering.end(ended)?;
+        let (all_examples, examples) = inputs.seen();
+        let kept_in = gathering.end(ended, all_examples)?;
 
         let asked = self.plans.plans.len();
         let shard = self.shard.unwrap_or(Shard { index: 0, count: 1 });
-        let (all_examples, examples) = inputs.seen();
         let summary = SummaryRecord {
             schema_version: SCHEMA_VERSION,
             key: sha256(&[&key, &examples]),
             model: model.name().to_owned(),
-            numerics: session.numerics(),
-            bos: self.bos,
+            numerics: numerics(&session, computed, &kept_in),
+            bos: self.examples.bos.wanted(),
             plans: asked,
             examples: count,
             all_examples,
@@ -127,18 +142,54 @@ impl Running<'_> {
             seconds: start.elapsed().as_secs_f64(),
             threads: session.threads(),
             shard: format!("{}/{}", shard.index, shard.count),
+            experiment: kept_in.experiment.clone(),
         };
         Ok(Outcome { summary, kept_in })
     }
 
     /// Divides the memory between the sweep and the results that are held, of which it returns how many bytes are allowed.
-    fn divide_memory(&self, sweep: &mut Sweep, examples: Option<usize>) -> Result<usize> {
+    fn divide_memory(&self, sweep: &mut Sweep, examples: Option<usize>, kept: &Kept) -> Result<usize> {
         // What is held of a text can't be told before: it gets half.
         let known = examples.map_or(0, |examples| examples * self.held);
-        let left = memory_for(self.memory, known)?;
+        let left = memory_for(self.memory, known + kept.memory(sweep.plans().len()))?;
         let halves = examples.is_none() && self.held > 0;
         sweep.set_memory(if halves { left / 2 } else { left });
         Ok(if halves { left / 2 } else { known })
+    }
+
+    /// What is there already, and what takes more. `seen` stands for the examples, where they are known.
+    fn kept(
+        &self,
+        session: &Session,
+        model_args: &ModelArgs,
+        key: &str,
+        plans: &[Plan],
+        groups: &[String],
+        seen: Option<&str>,
+    ) -> Result<Kept> {
+        let (path, name) = match &self.keep {
+            Keep::Nowhere => return Ok(Kept::nowhere()),
+            Keep::File(path) => return Kept::file(path, key, plans.len()),
+            Keep::Store { path, name } => (path, *name),
+        };
+        let families: Vec<String> = self.plans.families.iter().map(|members| members.family.to_string()).collect();
+        let ExampleArgs { limit, window, stride, bos, .. } = self.examples;
+        let spec = json!({
+            "bos": bos.wanted(),
+            "examples": seen,
+            "families": families,
+            "limit": limit,
+            "sources": groups,
+            "stride": stride,
+            "window": window,
+        });
+        let SweepOptions { divergence, token_losses, .. } = self.options;
+        let experiment =
+            NewExperiment { name, kind: "sweep", spec, intact: plans.len() - 1, plans: self.plans.plans.len() };
+        let wanted = Wanted { divergence, token_losses };
+        let recorder =
+            keep::begin(keep::open(path)?, session, model_args, plans, wanted, Some(&experiment), Instant::now());
+        recorder.map(Kept::store)
     }
 
     /// Block evaluations one plan at a time, the intact model counted once.
@@ -151,7 +202,8 @@ impl Running<'_> {
     fn key(&self, model: &str, numerics: &str) -> String {
         let plans = serde_json::to_string(&self.plans.plans).expect("plans are plain data");
         let SweepOptions { divergence, token_losses, .. } = self.options;
-        let measures = format!("{divergence} {token_losses} {} {}", self.bos, self.settings);
+        let ExampleArgs { window, stride, bos, .. } = self.examples;
+        let measures = format!("{divergence} {token_losses} {} {window:?} {stride:?}", bos.wanted());
         sha256(&["lesion sweep 1", model, numerics, &plans, &measures])
     }
 }
@@ -161,6 +213,8 @@ struct Gathering<'a> {
     model: &'a Model,
     model_args: &'a ModelArgs,
     kept: Kept,
+    /// The names of tasks and texts.
+    groups: Vec<String>,
     /// Where examples under way come from.
     places: HashMap<u64, (usize, u64, ExampleDigest)>,
     /// Their rows so far.
@@ -169,6 +223,7 @@ struct Gathering<'a> {
     /// Bytes that are held of an example's results, and that may be held of all.
     held: usize,
     may_hold: usize,
+    /// The intact model is the last of them.
     plans: usize,
     /// Why it was broken off.
     stopped: Option<Failure>,
@@ -183,15 +238,16 @@ impl<'a> Gathering<'a> {
         model: &'a Model,
         model_args: &'a ModelArgs,
         kept: Kept,
-        held: usize,
-        may_hold: usize,
+        groups: Vec<String>,
         plans: usize,
+        (held, may_hold): (usize, usize),
         flop: Option<u64>,
     ) -> Self {
         Gathering {
             model,
             model_args,
             kept,
+            groups,
             places: HashMap::new(),
             pending: HashMap::new(),
             progress: Progress::new(flop),
@@ -208,10 +264,10 @@ impl<'a> Gathering<'a> {
     /// The next example, which rows will come of; none where there are no more, or it can't be had.
     fn expect(&mut self, next: Result<Option<Placed>>) -> Option<Example> {
         let checked = next.and_then(|placed| match placed {
-            Some(placed) => self.kept.check(&placed.example).map(|()| Some(placed)),
+            Some(placed) => self.kept.expect(&placed, &self.groups).map(|()| Some(placed)),
             None => Ok(None),
         });
-        let Placed { group, index, example } = match checked {
+        let Placed { group, index, example, .. } = match checked {
             Ok(placed) => placed?,
             Err(failure) => {
                 self.stopped = Some(failure);
@@ -224,14 +280,15 @@ impl<'a> Gathering<'a> {
 
     /// Something happened; whether it goes on.
     fn hear(&mut self, event: Event<'_>, take: &mut Take<'_>) -> ControlFlow<()> {
-        let heard = match event {
+        // What was computed from a file that has changed since is no result, and is not kept.
+        let heard = model::check_unchanged(self.model, self.model_args.read()).and_then(|()| match event {
             Event::Flop(flop) => {
                 self.progress.advance(flop);
-                Ok(())
+                self.kept.tick()
             }
             Event::Rows(rows) => self.keep(rows),
             Event::Examples(numbers) => self.deliver(numbers, take),
-        };
+        });
         match heard.and_then(|()| signals::check()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
@@ -245,7 +302,7 @@ impl<'a> Gathering<'a> {
         let Gathering { kept, places, pending, plans, .. } = self;
         // Rows that are there come again where another example of their chunk lacks them.
         let new: Vec<Row> = rows.iter().filter(|row| !kept.contains(row.plan, row.example)).cloned().collect();
-        kept.append(new.iter().map(|row| (places[&row.example].2, row)))?;
+        kept.append(&new, &|example| places[&example].2)?;
         for row in new {
             pending.entry(row.example).or_insert_with(|| Vec::with_capacity(*plans)).push(row);
         }
@@ -256,11 +313,11 @@ impl<'a> Gathering<'a> {
     fn deliver(&mut self, numbers: &[u64], take: &mut Take<'_>) -> Result<()> {
         self.kept.sync()?;
         self.kept.read(numbers)?;
-        model::check_unchanged(self.model, self.model_args.read())?;
         for number in numbers {
             let (group, index, _) = self.places.remove(number).expect("it was expected");
             let mut rows = self.pending.remove(number).unwrap_or_default();
             let before = self.kept.take(*number);
+            self.kept.forget(*number);
             let intact_there = before.iter().any(|row| row.plan + 1 == self.plans);
             self.computed += (rows.len() - usize::from(!intact_there)) as u64;
             rows.extend(before);
@@ -280,24 +337,41 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Ends with everything on the disk; the file that results are kept in.
-    fn end(mut self, ended: std::result::Result<Ended, SweepError>) -> Result<Option<String>> {
+    /// Ends with everything on the disk, `examples` having been seen in all; where results are kept.
+    fn end(mut self, ended: std::result::Result<Ended, SweepError>, examples: u64) -> Result<KeptIn> {
         self.progress.end();
-        self.kept.sync()?;
-        let kept_in = self.kept.path();
         let failure = match (self.stopped, ended) {
             (Some(failure), _) => failure,
-            (None, Ok(Ended::Complete)) => return Ok(kept_in),
+            (None, Ok(Ended::Complete)) => return self.kept.end(Some(examples)),
             (None, Ok(Ended::Cancelled)) => Failure::new(Exit::Interrupted, "interrupted"),
             (None, Err(error)) => sweep_failure(&error),
         };
+        // What broke the sweep off is what is told, also where the disk is the reason and refuses again.
+        let kept_in = self.kept.end(None).ok().and_then(|kept_in| kept_in.shown());
         Err(match kept_in {
-            Some(path) if failure.exit == Exit::Interrupted => {
-                failure.with_help(format!("results are kept in {path}: the same command goes on from there"))
+            Some(kept_in) if failure.exit == Exit::Interrupted => {
+                failure.with_help(format!("results are {kept_in}: the same command goes on from there"))
             }
             _ => failure,
         })
     }
+}
+
+/// What the results are equal within, bit for bit: this session's numerics, and those of rows that were there.
+fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
+    let own = session.isa().name();
+    let mut isas: BTreeSet<&str> = kept_in.isas.iter().map(String::as_str).collect();
+    if computed > 0 || isas.is_empty() {
+        isas.insert(own);
+    }
+    if isas.iter().eq([&own]) {
+        return session.numerics();
+    }
+    let there = isas.iter().filter(|isa| **isa != own).copied().collect::<Vec<_>>().join(", ");
+    note(format!(
+        "results that were there were computed with {there}: equal to {own}'s within f32's gate, not bit for bit"
+    ));
+    format!("{} {}", isas.into_iter().collect::<Vec<_>>().join("+"), session.arithmetic())
 }
 
 /// All examples, where they are in memory anyway.
@@ -311,8 +385,12 @@ pub(crate) fn read_all(inputs: &mut Inputs<'_>) -> Result<Vec<Placed>> {
 
 /// FLOP of the examples that are not complete.
 fn flop_left(sweep: &Sweep, model: &Model, known: &[Placed], kept: &Kept) -> Result<u64> {
-    let examples = known.iter().map(|placed| &placed.example);
-    let left = examples.filter(|example| !kept.is_complete(sweep.plans().len(), example.number));
+    let mut left = Vec::new();
+    for Placed { example, .. } in known {
+        if !kept.is_complete(sweep.plans().len(), example)? {
+            left.push(example);
+        }
+    }
     sweep.flop(model, left).map_err(|error| sweep_failure(&error))
 }
 

@@ -6,20 +6,22 @@ use std::time::Instant;
 use lesion::forward::Session;
 use lesion::measure::Number;
 use lesion::plan::{Plan, StepError};
+use lesion::store::{Recorder, Wanted};
 use lesion::sweep::{
-    Ended, Event, Example, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep, SweepOptions,
+    Ended, Event, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep, SweepOptions,
     Threshold,
 };
 use serde::Serialize;
 
 use super::args::{MemorySize, MethodArg, Search as SearchArgs};
-use super::inputs::{Inputs, stdin_once};
+use super::inputs::{Inputs, Placed, stdin_once};
 use super::memory::{give_back_freed, memory_for};
 use super::progress::{Progress, blocks, grouped};
 use super::running::{read_all, sweep_failure};
+use crate::cli::args::ModelArgs;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, note, shown, table};
-use crate::cli::{model, resolve, signals};
+use crate::cli::{keep, model, resolve, signals};
 
 /// Up to how many layers the search is exact unless told.
 const EXACT_LAYERS: usize = 12;
@@ -91,10 +93,25 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         method: method(args, model.config().n_layer)?,
     };
     let mut inputs = Inputs::open(&args.examples, None, &model)?;
-    let examples = read_all(&mut inputs)?.into_iter().map(|placed| placed.example).collect();
+    let groups = inputs.names();
+    let examples = read_all(&mut inputs)?;
     let session = resolve::session(&model, engine)?;
+    let store = keep::place(&args.store)?.map(|path| keep::open(&path)).transpose()?;
+    let wanted = Wanted::default();
     let start = Instant::now();
-    let mut measuring = Measuring { session, examples, memory: args.running.memory, shared: 0.0, naive: 0.0 };
+    let begin = |store| keep::begin(store, &session, &args.model, &[], wanted, None, start);
+    let recorder = store.map(begin).transpose()?;
+    let mut measuring = Measuring {
+        session,
+        model_args: &args.model,
+        examples,
+        groups,
+        recorder,
+        memory: args.running.memory,
+        shared: 0.0,
+        naive: 0.0,
+        there: 0,
+    };
     let found = search.run(&mut |plans: &[Plan]| {
         let measured = measuring.measure(plans)?;
         // The intact model is measured first.
@@ -107,14 +124,21 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         Ok(measured)
     })?;
     model::check_unchanged(&model, args.model.read())?;
+    if let Some(recorder) = measuring.recorder.take() {
+        recorder.finish(None)?;
+    }
     let seconds = start.elapsed().as_secs_f64();
     let top = if args.top == 0 { usize::MAX } else { args.top as usize };
     if output.json {
         output.object(&record(&search, &found, &measuring, seconds, top))?;
     } else {
         show(&mut output, &found, &search, top)?;
+        let there = match measuring.there {
+            0 => String::new(),
+            there => format!("; {} of their results were there", grouped(there)),
+        };
         note(format!(
-            "{} models on {} examples: {} block evaluations each instead of {}, {seconds:.1} s",
+            "{} models on {} examples: {} block evaluations each instead of {}, {seconds:.1} s{there}",
             grouped(found.tried),
             grouped(measuring.examples.len()),
             blocks(measuring.shared),
@@ -142,16 +166,22 @@ fn method(args: &SearchArgs, n_layer: usize) -> Result<Method> {
 }
 
 /// Plans are measured on all examples, in a sweep each time that some are asked for.
-struct Measuring {
+struct Measuring<'a> {
     session: Session,
-    examples: Vec<Example>,
+    model_args: &'a ModelArgs,
+    examples: Vec<Placed>,
+    /// The names of tasks and texts.
+    groups: Vec<String>,
+    recorder: Option<Recorder>,
     memory: Option<MemorySize>,
     /// Block evaluations on each example so far, and what they would be plan by plan.
     shared: f64,
     naive: f64,
+    /// Results that were there.
+    there: usize,
 }
 
-impl Measuring {
+impl Measuring<'_> {
     fn measure(&mut self, plans: &[Plan]) -> Result<Vec<Measured>> {
         // By plan, then by example, so that sums run in one order whatever the schedule.
         let count = self.examples.len();
@@ -160,29 +190,66 @@ impl Measuring {
         let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options);
         let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
         sweep.set_memory(memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?);
-        let mut outcomes = vec![Outcome::default(); plans.len() * count];
+        let mut outcomes = self.known(plans)?;
+        let there: Vec<bool> = outcomes.iter().map(|outcome| outcome.tokens > 0).collect();
+        self.there += there.iter().filter(|there| **there).count();
         self.shared += sweep.cost().shared.blocks();
         self.naive += sweep.cost().naive.blocks();
-        let flop = sweep.flop(&model, &self.examples).map_err(|error| sweep_failure(&error))?;
+        let examples = || self.examples.iter().map(|placed| &placed.example);
+        let left = examples().filter(|e| (0..plans.len()).any(|plan| !there[plan * count + e.number as usize]));
+        let flop = sweep.flop(&model, left).map_err(|error| sweep_failure(&error))?;
         let mut progress = Progress::new(Some(flop));
-        let examples = self.examples.iter().cloned();
-        let ended = sweep.run(&mut self.session, examples, &|_, _| false, &mut |event| {
-            match event {
+        let (recorder, read) = (&mut self.recorder, self.model_args.read());
+        let mut failure = None;
+        let is_there = |plan: usize, example: u64| there[plan * count + example as usize];
+        let ended = sweep.run(&mut self.session, examples().cloned(), &is_there, &mut |event| {
+            let heard = match event {
                 Event::Rows(rows) => {
                     for row in rows {
                         outcomes[row.plan * count + row.example as usize] = Outcome::of(row);
                     }
+                    model::check_unchanged(&model, read).and_then(|()| match recorder {
+                        Some(recorder) => recorder.append(rows).map_err(Failure::from),
+                        None => Ok(()),
+                    })
                 }
-                Event::Flop(flop) => progress.advance(flop),
-                Event::Examples(_) => {}
+                Event::Flop(flop) => {
+                    progress.advance(flop);
+                    Ok(())
+                }
+                Event::Examples(_) => Ok(()),
+            };
+            match heard.and_then(|()| signals::check()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
             }
-            if signals::interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         progress.end();
-        match ended.map_err(|error| sweep_failure(&error))? {
-            Ended::Complete => Ok(outcomes.chunks(count).map(measured).collect()),
-            Ended::Cancelled => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sync()?;
         }
+        match (failure, ended.map_err(|error| sweep_failure(&error))?) {
+            (Some(failure), _) => Err(failure),
+            (None, Ended::Complete) => Ok(outcomes.chunks(count).map(measured).collect()),
+            (None, Ended::Cancelled) => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+
+    /// The outcomes that are there, by plan, then by example; the others have no tokens.
+    fn known(&mut self, plans: &[Plan]) -> Result<Vec<Outcome>> {
+        let count = self.examples.len();
+        let mut outcomes = vec![Outcome::default(); plans.len() * count];
+        let Some(recorder) = &mut self.recorder else { return Ok(outcomes) };
+        recorder.set_plans(plans)?;
+        for placed in &self.examples {
+            for (row, _) in recorder.expect(&placed.example, placed.source(&self.groups))? {
+                outcomes[row.plan * count + row.example as usize] = Outcome::of(&row);
+            }
+        }
+        Ok(outcomes)
     }
 }
 
@@ -211,7 +278,7 @@ fn measured(outcomes: &[Outcome]) -> Measured {
 fn record<'f>(
     search: &Search,
     found: &'f Found,
-    measuring: &'f Measuring,
+    measuring: &'f Measuring<'_>,
     seconds: f64,
     top: usize,
 ) -> SearchRecord<'f> {

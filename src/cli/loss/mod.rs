@@ -1,18 +1,24 @@
 //! `lesion loss`: the loss of texts, ids, files and answers under one plan or several.
 
+mod keeping;
+
 use std::ops::Range;
+use std::time::Instant;
 
 use lesion::forward::{Session, SessionOptions};
 use lesion::measure::Number;
 use lesion::measure::{self, Answered, LossSummary, Windows};
 use lesion::model::Model;
+use lesion::plan::Plan;
+use lesion::store::Wanted;
 use serde::Serialize;
 
 use super::args::{Loss, Measure};
 use super::failure::{Exit, Failure, Result};
 use super::output::{Output, SCHEMA_VERSION, numbers, shown, table};
 use super::resolve::{self, Input, NamedPlan, given_or_stdin, within_context};
-use super::{measure_failure, model, signals};
+use super::{keep, measure_failure, model, signals};
+use keeping::{Keeping, Losses};
 
 /// How texts longer than the context are scored, as the output states it.
 const WINDOW_CONVENTION: &str =
@@ -42,7 +48,7 @@ pub(crate) struct LossRecord<'a> {
     answer: Option<AnswerRecord<'a>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     seed_compat: Option<SeedCompatRecord<'a>>,
-    isa: &'static str,
+    isa: &'a str,
     precision: &'static str,
     threads: usize,
 }
@@ -108,18 +114,35 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
         return seed_compat(args, &model, &plans, engine, output);
     }
     let scored = scored(args, &model)?;
+    let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
+    let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
+    let wanted = Wanted { divergence: false, token_losses: true };
+    let recorder =
+        store.map(|store| keep::begin(store, &session, &args.model, &all, wanted, None, Instant::now())).transpose()?;
+    let mut keeping = recorder.map(|recorder| Keeping::new(recorder, &args.model));
     for (index, scored) in scored.iter().enumerate() {
         let mut losses = Vec::new();
-        for plan in &plans {
-            let nll = losses_of(&mut session, plan, scored)?;
+        if let Some(keeping) = &mut keeping {
+            keeping.expect(scored, model.config().n_positions)?;
+        }
+        for (number, plan) in plans.iter().enumerate() {
+            let found = match &mut keeping {
+                Some(keeping) => keeping.losses(&mut session, number, plan)?,
+                None => Losses { nll: losses_of(&mut session, plan, scored)?, isa: None },
+            };
             model::check_unchanged(&model, args.model.read())?;
             if output.json {
-                output.object(&record(&session, plan, scored, &nll))?;
+                let record = record(&session, plan, scored, &found.nll);
+                let isa = found.isa.as_deref().unwrap_or(record.isa);
+                output.object(&LossRecord { isa, ..record })?;
                 output.flush()?;
             }
-            losses.push(nll);
+            losses.push(found.nll);
             signals::check()?;
+        }
+        if let Some(keeping) = &mut keeping {
+            keeping.finish_input()?;
         }
         if !output.json {
             if index > 0 {
@@ -127,6 +150,9 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
             }
             show(&mut output, &model, &plans, scored, &losses, args.tokens)?;
         }
+    }
+    if let Some(keeping) = keeping {
+        keeping.finish()?;
     }
     output.finish()?;
     Ok(Exit::Ok)
