@@ -44,7 +44,7 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) no_kl: bool,
     /// Give the loss of every token, too (with --json)
-    #[arg(long, requires = "json")]
+    #[arg(long, requires = "json", conflicts_with = "csv")]
     pub(crate) tokens: bool,
     /// Only the part I of N of the examples; `lesion merge` puts parts together
     #[arg(long, value_name = "I/N")]
