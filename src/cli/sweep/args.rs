@@ -94,10 +94,10 @@ pub(crate) struct Search {
     #[command(flatten)]
     pub(crate) examples: ExampleArgs,
     /// This share of the intact model's accuracy at least
-    #[arg(long, value_name = "SHARE", conflicts_with = "within", required_unless_present = "within", value_parser = share)]
+    #[arg(allow_negative_numbers = true, long, value_name = "SHARE", conflicts_with = "within", required_unless_present = "within", value_parser = share)]
     pub(crate) keep: Option<f64>,
     /// A loss of so many nats per token more at most
-    #[arg(long, value_name = "NATS", value_parser = nats)]
+    #[arg(allow_negative_numbers = true, long, value_name = "NATS", value_parser = nats)]
     pub(crate) within: Option<f64>,
     /// Look for sets whose removal breaks the capability
     #[arg(long = "break")]
