@@ -172,23 +172,23 @@ impl Results {
         &self.path
     }
 
-    /// The rows that lie at these bytes of the file, from one line's beginning to another's end.
+    /// Gives the rows that lie at these bytes of the file, from one line's beginning to another's end, to `take`.
     ///
     /// # Errors
     /// Where the file can't be read, or is no longer what it was.
-    pub fn rows(&mut self, lines: Range<u64>) -> Result<Vec<Row>, ResultsError> {
+    pub fn rows(&mut self, lines: Range<u64>, take: &mut dyn FnMut(Row)) -> Result<(), ResultsError> {
         let failed = |source| ResultsError::Io { operation: "read", path: self.path.clone(), source };
         let mut file = &self.file;
         file.seek(SeekFrom::Start(lines.start)).map_err(failed)?;
         let mut reader = BufReader::new(file.take(lines.end - lines.start));
-        let (mut rows, mut line) = (Vec::new(), Vec::new());
+        let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).map_err(failed)? > 0 {
             let row = whole(&line).and_then(|json| serde_json::from_slice::<Line>(json).ok());
-            rows.push(row.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?.into_row());
+            take(row.ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?.into_row());
             line.clear();
         }
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(rows)
+        Ok(())
     }
 
     /// Adds rows of examples with these digests.
@@ -406,12 +406,17 @@ mod tests {
         let mut places = Vec::new();
         let mut results = Results::open(&path, "key", &mut |_, _, lines| places.push(lines)).unwrap();
         assert!(places.windows(2).all(|pair| pair[0].end == pair[1].start));
-        assert!(same(&results.rows(places[3].start..places[7].end).unwrap(), &rows()[3..8]));
+        let again = |results: &mut Results, lines: Range<u64>| {
+            let mut rows = Vec::new();
+            results.rows(lines, &mut |row| rows.push(row)).unwrap();
+            rows
+        };
+        assert!(same(&again(&mut results, places[3].start..places[7].end), &rows()[3..8]));
         // More can be written behind them all the same.
         let more = row(4, 9);
         results.append([(ExampleDigest::of(&example(9)), &more)]).unwrap();
         results.sync().unwrap();
-        assert!(same(&results.rows(places[19].clone()).unwrap(), &rows()[19..]));
+        assert!(same(&again(&mut results, places[19].clone()), &rows()[19..]));
         drop(results);
         let mut last = None;
         Results::open(&path, "key", &mut |_, row, _| last = Some(row)).unwrap();

@@ -10,7 +10,7 @@ use crate::run::{ended, lesion, mini_in, object, objects, ok, refused, run};
 const SPAIN: &str = "The capital of Spain is";
 
 /// Overwrites the first value of a tensor with a NaN (f16).
-fn poison(directory: &Path, tensor: &str) {
+pub(crate) fn poison(directory: &Path, tensor: &str) {
     let path = directory.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -20,7 +20,7 @@ fn poison(directory: &Path, tensor: &str) {
     fs::write(path, bytes).unwrap();
 }
 
-fn tensor_of(directory: &Path, ending: &str) -> String {
+pub(crate) fn tensor_of(directory: &Path, ending: &str) -> String {
     let bytes = fs::read(directory.join("model.safetensors")).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let parsed: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();

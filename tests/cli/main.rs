@@ -15,6 +15,7 @@ mod plan;
 mod run;
 mod signals;
 mod store;
+mod sweep;
 mod tasks;
 mod verify;
 

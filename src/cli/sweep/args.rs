@@ -45,7 +45,7 @@ pub(crate) struct Sweep {
     #[arg(long)]
     pub(crate) no_kl: bool,
     /// Give the loss of every token, too (with --json)
-    #[arg(long, requires = "json")]
+    #[arg(long, requires = "json", conflicts_with = "csv")]
     pub(crate) tokens: bool,
     /// Only the part I of N of the examples; `lesion merge` puts parts together
     #[arg(long, value_name = "I/N")]
@@ -104,10 +104,10 @@ pub(crate) struct Search {
     #[command(flatten)]
     pub(crate) examples: ExampleArgs,
     /// This share of the intact model's accuracy at least
-    #[arg(long, value_name = "SHARE", conflicts_with = "within", required_unless_present = "within", value_parser = share)]
+    #[arg(allow_negative_numbers = true, long, value_name = "SHARE", conflicts_with = "within", required_unless_present = "within", value_parser = share)]
     pub(crate) keep: Option<f64>,
     /// A loss of so many nats per token more at most
-    #[arg(long, value_name = "NATS", value_parser = nats)]
+    #[arg(allow_negative_numbers = true, long, value_name = "NATS", value_parser = nats)]
     pub(crate) within: Option<f64>,
     /// Look for sets whose removal breaks the capability
     #[arg(long = "break")]

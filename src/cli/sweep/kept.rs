@@ -21,23 +21,23 @@ const STORE_MEMORY: usize = 12 << 20;
 /// Results from before, and what takes more.
 pub(crate) struct Kept {
     place: Place,
-    /// Rows from before of examples under way, by plan: of a store once they are expected, of a file once they are read.
-    rows: HashMap<u64, Vec<Row>>,
+    /// Rows by example: of a store those of the examples under way, of a file those that were read again.
+    before: HashMap<u64, Vec<Row>>,
     /// Instruction sets that computed rows that were there.
     isas: BTreeSet<String>,
 }
 
 enum Place {
     Nowhere,
-    File { file: Results, before: HashMap<u64, Before> },
+    File { file: Results, there: HashMap<u64, There> },
     Store(Box<Recorder>),
 }
 
 /// What a file holds of an example; its rows stay on the disk until they are asked for.
-struct Before {
+struct There {
     digest: ExampleDigest,
-    /// Plans whose rows are there, and how many these are.
-    there: Vec<bool>,
+    /// Whether a plan's row is there, and of how many plans it is.
+    plans: Vec<bool>,
     count: usize,
     /// Where in the file all of them lie, among others.
     lines: Range<u64>,
@@ -45,7 +45,7 @@ struct Before {
 
 impl Kept {
     pub(crate) fn nowhere() -> Kept {
-        Kept { place: Place::Nowhere, rows: HashMap::new(), isas: BTreeSet::new() }
+        Kept { place: Place::Nowhere, before: HashMap::new(), isas: BTreeSet::new() }
     }
 
     pub(crate) fn store(recorder: Recorder) -> Kept {
@@ -54,19 +54,19 @@ impl Kept {
 
     /// What the file for a sweep with this key holds of so many plans.
     pub(crate) fn file(path: &Path, key: &str, plans: usize) -> Result<Kept> {
-        let mut before: HashMap<u64, Before> = HashMap::new();
+        let mut there: HashMap<u64, There> = HashMap::new();
         let file = Results::open(path, key, &mut |digest, row, lines| {
-            let new = || Before { digest, there: vec![false; plans], count: 0, lines: lines.clone() };
-            let before = before.entry(row.example).or_insert_with(new);
+            let new = || There { digest, plans: vec![false; plans], count: 0, lines: lines.clone() };
+            let there = there.entry(row.example).or_insert_with(new);
             // A row may be there twice: the first counts.
-            if before.there.get(row.plan) == Some(&false) {
-                before.there[row.plan] = true;
-                before.count += 1;
-                before.lines = before.lines.start.min(lines.start)..before.lines.end.max(lines.end);
+            if there.plans.get(row.plan) == Some(&false) {
+                there.plans[row.plan] = true;
+                there.count += 1;
+                there.lines = there.lines.start.min(lines.start)..there.lines.end.max(lines.end);
             }
         });
         let file = file.map_err(|error| results_failure(&error))?;
-        Ok(Kept { place: Place::File { file, before }, ..Kept::nowhere() })
+        Ok(Kept { place: Place::File { file, there }, ..Kept::nowhere() })
     }
 
     /// Bytes that it takes beside the rows of examples under way.
@@ -80,17 +80,21 @@ impl Kept {
     /// Whether a row is there.
     pub(crate) fn contains(&self, plan: usize, example: u64) -> bool {
         match &self.place {
-            Place::File { before, .. } => before.get(&example).is_some_and(|before| before.there[plan]),
-            _ => self.rows.get(&example).is_some_and(|rows| rows.binary_search_by_key(&plan, |row| row.plan).is_ok()),
+            Place::Nowhere => false,
+            Place::File { there, .. } => there.get(&example).is_some_and(|there| there.plans[plan]),
+            Place::Store(_) => {
+                let rows = self.before.get(&example);
+                rows.is_some_and(|rows| rows.binary_search_by_key(&plan, |row| row.plan).is_ok())
+            }
         }
     }
 
     /// Whether the rows of all plans are there.
     pub(crate) fn is_complete(&self, plans: usize, example: &Example) -> Result<bool> {
         match &self.place {
-            Place::Store(recorder) => Ok(recorder.count(example).map_err(|error| store_failure(&error))? == plans),
-            Place::File { before, .. } => Ok(before.get(&example.number).is_some_and(|before| before.count == plans)),
             Place::Nowhere => Ok(false),
+            Place::File { there, .. } => Ok(there.get(&example.number).is_some_and(|there| there.count == plans)),
+            Place::Store(recorder) => Ok(recorder.count(example).map_err(|error| store_failure(&error))? == plans),
         }
     }
 
@@ -98,8 +102,8 @@ impl Kept {
     pub(crate) fn expect(&mut self, placed: &Placed, groups: &[String]) -> Result<()> {
         let example = &placed.example;
         match &mut self.place {
-            Place::File { before, .. } => match before.get(&example.number) {
-                Some(before) if before.digest != ExampleDigest::of(example) => {
+            Place::File { there, .. } => match there.get(&example.number) {
+                Some(there) if there.digest != ExampleDigest::of(example) => {
                     let message = format!("example {} is not the one whose results are kept", example.number);
                     Err(Failure::usage(message).with_help("another file keeps this sweep's results: --results FILE"))
                 }
@@ -110,7 +114,7 @@ impl Kept {
                 let (rows, isas): (Vec<Row>, Vec<String>) = known.into_iter().unzip();
                 self.isas.extend(isas);
                 if !rows.is_empty() {
-                    self.rows.insert(example.number, rows);
+                    self.before.insert(example.number, rows);
                 }
                 Ok(())
             }
@@ -118,13 +122,13 @@ impl Kept {
         }
     }
 
-    /// Reads the rows that a file holds of these examples.
+    /// Reads the rows of these examples that a file holds.
     pub(crate) fn read(&mut self, examples: &[u64]) -> Result<()> {
-        let Place::File { file, before } = &mut self.place else { return Ok(()) };
-        let mut known: HashMap<u64, Before> =
-            examples.iter().filter_map(|example| Some((*example, before.remove(example)?))).collect();
+        let Place::File { file, there } = &mut self.place else { return Ok(()) };
+        let mut wanted: HashMap<u64, There> =
+            examples.iter().filter_map(|example| Some((*example, there.remove(example)?))).collect();
         // Examples that were computed together lie together.
-        let mut places: Vec<Range<u64>> = known.values().map(|before| before.lines.clone()).collect();
+        let mut places: Vec<Range<u64>> = wanted.values().map(|there| there.lines.clone()).collect();
         places.sort_by_key(|lines| lines.start);
         places.dedup_by(|next, lines| {
             let together = next.start <= lines.end;
@@ -132,19 +136,20 @@ impl Kept {
             together
         });
         for lines in places {
-            for row in file.rows(lines).map_err(|error| results_failure(&error))? {
-                let there = known.get_mut(&row.example).and_then(|before| before.there.get_mut(row.plan));
+            let taken = file.rows(lines, &mut |row| {
+                let there = wanted.get_mut(&row.example).and_then(|there| there.plans.get_mut(row.plan));
                 if there.is_some_and(std::mem::take) {
-                    self.rows.entry(row.example).or_default().push(row);
+                    self.before.entry(row.example).or_default().push(row);
                 }
-            }
+            });
+            taken.map_err(|error| results_failure(&error))?;
         }
         Ok(())
     }
 
-    /// An example's rows from before, once they are there.
+    /// An example's rows from before; those of a file once they were read.
     pub(crate) fn take(&mut self, example: u64) -> Vec<Row> {
-        self.rows.remove(&example).unwrap_or_default()
+        self.before.remove(&example).unwrap_or_default()
     }
 
     /// New rows, soon on the disk.

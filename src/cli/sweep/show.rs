@@ -29,7 +29,8 @@ pub(crate) fn plans(
     intact: &Summary,
     look: Look,
 ) -> Result<()> {
-    let tokens = format!("{} examples, {} scored tokens", intact.examples, intact.tokens);
+    let count = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let tokens = format!("{}, {}", count(intact.examples as u64, "example"), count(intact.tokens, "scored token"));
     output.heading(&format!("{title}: {tokens}"))?;
     let kl = !intact.divergence.is_nan();
     let mut header = vec!["plan", "blocks", "nats/token", "Δ to intact", "95 %", "correct", "top-1", "entropy"];
