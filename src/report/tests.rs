@@ -165,7 +165,7 @@ fn what_is_missing_is_said() {
     let text = text(&partial);
     assert!(text.contains("10 of 12 examples") && text.contains("3 losses of single tokens"), "{text}");
     assert!(
-        text.contains("1 layer  ✓  2⏎</table><script>") && text.contains("0 layers ·  three\\u{1b} (ended by NaN)"),
+        text.contains(" 1 layer ✓  2⏎</table><script>") && text.contains("0 layers ·  three\\u{1b} (ended by NaN)"),
         "{text}"
     );
     assert!(text.contains("sums: the first of 10 answers is right with 0 layers"), "{text}");
@@ -186,7 +186,7 @@ fn the_folder_s_figures_are_the_ones_it_names() {
             _ => assert!(bytes.starts_with(b"<svg xmlns"), "{path}"),
         }
     }
-    assert!(report.contains("# A \\<title\\> \\& more") && !report.contains("<img"), "{report}");
+    assert!(report.contains("# A \\<title\\> \\& more") && !report.replace("\\<", "").contains("<img"), "{report}");
     // 85 mm at 300 dots per inch.
     let png = &files.iter().find(|(path, _)| path.ends_with("85mm.png")).unwrap().1;
     assert_eq!(u32::from_be_bytes(png[16..20].try_into().unwrap()), (85.0_f64 / 25.4 * 300.0).ceil() as u32);

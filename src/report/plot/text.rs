@@ -299,7 +299,7 @@ mod tests {
             plain_text(Drawing::Curves(Curves { axis: "layers".into(), series, shares: false, reference: None }));
         assert_eq!(text.matches('●').count(), 13 + 1 - 1, "{text}");
         assert_eq!(text.matches('■').count(), 13 + 1, "one where both cross is the later one's: {text}");
-        assert!(text.contains(" ┤●") && text.contains("0                     layers                    12"), "{text}");
+        assert!(text.contains(" ┤●") && text.contains("0                   layers                    12"), "{text}");
         let empty = Curves { axis: "x".into(), series: vec![], shares: false, reference: None };
         assert!(plain_text(Drawing::Curves(empty)).contains("nothing to draw"));
     }
