@@ -12,6 +12,7 @@ mod generate;
 mod loss;
 mod models;
 mod plan;
+mod report;
 mod run;
 mod signals;
 mod store;
