@@ -62,8 +62,8 @@ pub(crate) enum Command {
 /// Let the model speak: continue a prompt, greedily unless told otherwise
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The completion alone goes to stdout, as it is made; with several plans, a block for each, the intact model's first.
-The summary on stderr gives the loss of the prompt beside the uniform baseline ln V. Ids in means ids out: with --ids
+The completion alone goes to stdout, as it is made; with several plans, a block for each, the intact model's first. \
+The summary on stderr gives the loss of the prompt beside the uniform baseline ln V. Ids in means ids out: with --ids \
 the tokenizer is not read, the completion is printed as ids, and there are no stop texts.
 
 Examples:
@@ -95,7 +95,7 @@ pub(crate) struct Complete {
 /// Measure the loss of a text, or of an answer after a prompt
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Losses are -ln p of each token given those before it, in nats. With BOS the first token of the text is predicted too.
+Losses are -ln p of each token given those before it, in nats. With BOS the first token of the text is predicted too. \
 A text longer than the model's context is scored in overlapping windows; the output says how.
 
 Examples:
@@ -147,8 +147,8 @@ pub(crate) struct Loss {
 /// Speak with the model, changing its layers between turns
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Every line is a prompt, continued on its own. `:plan skip 5` changes the model, `:diff` shows the last prompt continued
-by the intact and the corrupted model side by side, `:help` lists the rest. Lines may come from a pipe; there a
+Every line is a prompt, continued on its own. `:plan skip 5` changes the model, `:diff` shows the last prompt continued \
+by the intact and the corrupted model side by side, `:help` lists the rest. Lines may come from a pipe; there a \
 `:plan` that fails ends the conversation, exit code 2.
 
 Examples:
@@ -294,9 +294,9 @@ Examples:
 /// Measure speed: tokens per second, beside what this machine could do at most
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Prefill runs every sequence up to the logits of its last token, loss scores every token, decode goes on token by token.
-FLOP are the multiply-adds of the matrix products; bytes are weights, keys and values, each from memory once a pass. The
-peaks are measured here and now, between the rounds: f32 FMAs and products of bf16 on registers, the best of the
+Prefill runs every sequence up to the logits of its last token, loss scores every token, decode goes on token by token. \
+FLOP are the multiply-adds of the matrix products; bytes are weights, keys and values, each from memory once a pass. The \
+peaks are measured here and now, between the rounds: f32 FMAs and products of bf16 on registers, the best of the \
 instruction sets, and a streaming read. FLOP/s are a share of the precision's own peak; f64 has no kernels to measure.
 
 Examples:
@@ -342,8 +342,8 @@ pub(crate) struct Doctor {
 /// Compare this build with the recorded references; exit 1 on a mismatch, 4 where nothing could be compared
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The embedded model is compared with float64 values of Hugging Face transformers, for ten layer orders. GPT-2 itself,
-where its weights are in the cache or can be fetched, is compared with 176 recorded runs and with published values;
+The embedded model is compared with float64 values of Hugging Face transformers, for ten layer orders. GPT-2 itself, \
+where its weights are in the cache or can be fetched, is compared with 176 recorded runs and with published values; \
 where they are not, the table says `not checked`. The gates are those of f32; f64 passes them by far.
 
 Examples:

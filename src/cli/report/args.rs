@@ -10,11 +10,11 @@ use crate::cli::store::args::At;
 /// Report an experiment: figures, what was said, tables, notes, provenance
 #[derive(Args, Debug)]
 #[command(after_help = "\
-One page of HTML that opens from disk: it loads nothing and runs nothing, follows the system's light or dark colours, and prints.
+One page of HTML that opens from disk: it loads nothing and runs nothing, follows the system's light or dark colours, and prints. \
 With --markdown a folder instead: report.md, and each figure as SVG and PNG, 85 and 170 mm wide. Equal results give equal bytes.
 
-Which figures there are follows from the families that were swept: bars with 95 % intervals, maps of two layers, loss and
-right answers against layers kept, loss against the size of windows, the lattice of subsets with the minimal sets, orders
+Which figures there are follows from the families that were swept: bars with 95 % intervals, maps of two layers, loss and \
+right answers against layers kept, loss against the size of windows, the lattice of subsets with the minimal sets, orders \
 against Kendall's tau. What plans said is there where `lesion sweep --complete` or `lesion complete` kept it.
 
 Examples:
@@ -65,8 +65,8 @@ pub(crate) enum Studies {
 /// Remove the last n layers, for every n: from how many layers on are answers right, and what is said before?
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Four kinds of prompt: addition, JSON, distances and elections. Of each the first n layers answer a prompt in words, and more
-examples by their loss. What was found is printed, and a page with everything is written. What has been computed before is
+Four kinds of prompt: addition, JSON, distances and elections. Of each the first n layers answer a prompt in words, and more \
+examples by their loss. What was found is printed, and a page with everything is written. What has been computed before is \
 taken from the store.
 
 Examples:

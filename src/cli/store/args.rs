@@ -21,8 +21,8 @@ pub(crate) struct StoreArgs {
 /// Results that are kept: list, query, compare, annotate, check and export them
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`sweep`, `loss` and `complete` keep what they measure in one SQLite file: $XDG_DATA_HOME/lesion/store.db, or
-~/.local/share/lesion/store.db. A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan),
+`sweep`, `loss` and `complete` keep what they measure in one SQLite file: $XDG_DATA_HOME/lesion/store.db, or \
+~/.local/share/lesion/store.db. A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan), \
 and is computed once. Results of a sweep make an experiment, which has a name.
 
 Examples:
@@ -145,7 +145,7 @@ fn query_help() -> String {
 /// Answer SQL that only reads
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The view `rows` holds a line for each result and each task that its example is of. A measured number is a REAL and a class beside
+The view `rows` holds a line for each result and each task that its example is of. A measured number is a REAL and a class beside \
 it: 0 for a finite number, 1 NaN (the REAL is NULL then), 2 inf, 3 -inf, 4 for -0.
 
 Examples:
@@ -241,8 +241,8 @@ pub(crate) struct Tag {
 /// Compute results again and compare them with what is kept; exit 1 on a mismatch, 4 where nothing could be compared
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The file is checked first, then keys against what they stand for, then results against a new computation: bit for bit where
-instruction set, arithmetic and version of the numerics are those of the first time (an instruction set that this machine has is
+The file is checked first, then keys against what they stand for, then results against a new computation: bit for bit where \
+instruction set, arithmetic and version of the numerics are those of the first time (an instruction set that this machine has is \
 used for it), else within the gate of f32 (a mean loss to 1e-5, 99.9 % of the losses to 1e-4, the same classes of numbers) or bf16.
 
 Examples:

@@ -11,8 +11,8 @@ use crate::cli::store::args::StoreArgs;
 /// Measure many corrupted models on many examples, sharing all that they have in common
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Plans that begin alike share their passes as far as they do, and are scored together: the cost is printed first, and a
-result is bit for bit that of a pass of its own. Results are kept in a store (`lesion store --help`): what any sweep or loss has
+Plans that begin alike share their passes as far as they do, and are scored together: the cost is printed first, and a \
+result is bit for bit that of a pass of its own. Results are kept in a store (`lesion store --help`): what any sweep or loss has \
 computed is not computed again, and a sweep that was interrupted goes on when the same command is given again.
 
 Families: NAME [i..j] [xRANGE] [wRANGE] [seeds RANGE]; ranges are n, n..m or n..=m
@@ -22,7 +22,7 @@ Families: NAME [i..j] [xRANGE] [wRANGE] [seeds RANGE]; ranges are n, n..m or n..
   zero-head · skip-attention · skip-mlp
 i..j is the window of layers that vary (all of them); xR how often something runs in all; wR the layers of inner windows.
 
-With --json: an object for each plan and example (losses are sums over the answer's tokens, in nats), and a last one with
+With --json: an object for each plan and example (losses are sums over the answer's tokens, in nats), and a last one with \
 the summary. Intervals are 95 % bootstraps over examples, paired for differences.
 
 Examples:
@@ -89,9 +89,9 @@ pub(crate) struct Sweep {
 /// Find the smallest sets of layers that a capability needs, or that break it
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A set of layers qualifies if the model of these layers alone, in their order, still does what --keep or --within asks; with
---break, if the model without them no longer does. The exact search looks at all subsets (up to 16 layers) and lists the
-smallest qualifying sets and all that are minimal under inclusion. `greedy`, `beam` and `bisect` find upper bounds, for models
+A set of layers qualifies if the model of these layers alone, in their order, still does what --keep or --within asks; with \
+--break, if the model without them no longer does. The exact search looks at all subsets (up to 16 layers) and lists the \
+smallest qualifying sets and all that are minimal under inclusion. `greedy`, `beam` and `bisect` find upper bounds, for models \
 of more layers.
 
 Examples:
@@ -136,7 +136,7 @@ pub(crate) struct Search {
 /// Put the JSON results of a sweep's shards together: the rows that one machine would have printed
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The shards must be all there, of the same sweep, and computed with the same instruction set and precision. The rows are those of
+The shards must be all there, of the same sweep, and computed with the same instruction set and precision. The rows are those of \
 the whole sweep, byte for byte; the last object sums up what the shards took.
 
 Examples:

@@ -10,7 +10,7 @@ use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, positive};
 /// Tasks: the bundled ones, and files of them
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A task is a list of prompts with their answers. `--tasks FILE` and `--task NAME` of `lesion sweep` and `lesion search` run them.
+A task is a list of prompts with their answers. `--tasks FILE` and `--task NAME` of `lesion sweep` and `lesion search` run them. \
 Where FILE|NAME can be given, a name stands for a bundled task and `bundled` for all of them; ./NAME is a file in any case.
 
 A task file is JSON:
@@ -18,8 +18,8 @@ A task file is JSON:
     \"examples\": [{\"prompt\": \"The capital of Spain is\", \"answer\": \"Madrid\", \"alternatives\": [\"Rome\"],
                   \"corrupted_prompt\": \"The capital of Italy is\"}],
     \"eval_questions\": [\"Is it a city?\"]}]}
-Only name, examples, prompt and answer are needed; a list of tasks alone is a file, too. JSON lines hold an example each, or a
-document of lm-evaluation-harness: query, question, context, ctx, input, text or doc_to_text; gold, answer, label, answerKey,
+Only name, examples, prompt and answer are needed; a list of tasks alone is a file, too. JSON lines hold an example each, or a \
+document of lm-evaluation-harness: query, question, context, ctx, input, text or doc_to_text; gold, answer, label, answerKey, \
 target or doc_to_target; choices, endings or doc_to_choice.")]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -93,7 +93,7 @@ pub(crate) enum TasksCommand {
     },
     /// Check a file of tasks: errors end it (exit code 3), what is only odd is listed
     #[command(after_help = "\
-Odd are: examples that are there twice, white space on both sides of a join, tokens that span prompt and answer, answers and
+Odd are: examples that are there twice, white space on both sides of a join, tokens that span prompt and answer, answers and \
 alternatives of different numbers of tokens, corrupted prompts of another length, and what does not fit the model's context.
 
 Examples:
@@ -110,7 +110,7 @@ Examples:
     },
     /// Write bundled tasks as a task file
     #[command(after_help = "\
-A seed means the same everywhere: ChaCha8, a stream for each task. Seed 0 with 50 examples is the suite that `lesion tasks ls`
+A seed means the same everywhere: ChaCha8, a stream for each task. Seed 0 with 50 examples is the suite that `lesion tasks ls` \
 shows scores of.
 
 Examples:
@@ -135,10 +135,10 @@ Examples:
     },
     /// Ask a chat model for more examples of tasks, and for more tasks
     #[command(after_help = "\
-Any server of OpenAI's chat completions will do. Its replies are checked; examples that are there already, or nearly, are left out
-(the same words but for case, punctuation and articles; or the same answer, and nine of ten words of a long prompt); tasks are
-merged by name. Every reply is kept in OUTPUT.journal before it is used, so that the same command goes on after an interruption
-and pays for nothing twice. The key is read from the environment, sent to the server, and written nowhere. Tokens used are
+Any server of OpenAI's chat completions will do. Its replies are checked; examples that are there already, or nearly, are left out \
+(the same words but for case, punctuation and articles; or the same answer, and nine of ten words of a long prompt); tasks are \
+merged by name. Every reply is kept in OUTPUT.journal before it is used, so that the same command goes on after an interruption \
+and pays for nothing twice. The key is read from the environment, sent to the server, and written nowhere. Tokens used are \
 shown at the end.
 
 Examples:
@@ -148,8 +148,8 @@ Examples:
     Generate(Box<Generate>),
     /// Measure how an intact model does on tasks, beside chance
     #[command(after_help = "\
-An answer is right if each of its tokens is the likeliest; it is chosen if it is likelier than each of its alternatives, by the
-sum over its tokens. Chance guesses the answer that most examples have, or picks an answer or alternative at random. The scores
+An answer is right if each of its tokens is the likeliest; it is chosen if it is likelier than each of its alternatives, by the \
+sum over its tokens. Chance guesses the answer that most examples have, or picks an answer or alternative at random. The scores \
 that `lesion tasks ls` shows were made by the first example.
 
 Examples:
