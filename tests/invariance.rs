@@ -193,6 +193,34 @@ fn the_greatest_logits_are_those_of_the_logits() {
     }
 }
 
+/// The logit lens behind the last step is the model itself.
+#[test]
+fn states_are_unembedded_as_the_pass_does() {
+    let ids = &sequences(&[40])[0];
+    let batch = Batch::new([&ids[..]]);
+    let plan = plan("0..4,6,5,8..12");
+    let targets: Vec<_> = (0..40).map(|row| Target { row, id: 3 }).collect();
+    for (way, mut session) in every_way(2) {
+        let mut last = Vec::new();
+        session.residuals(&plan, &batch, |residual| last = residual.values.to_vec()).unwrap();
+        let logits = session.all_logits(&plan, ids).unwrap().to_vec();
+        let (scores, greatest) = session.score_top(&plan, &batch, &targets, 4).unwrap();
+        let (scores, greatest) = (scores.to_vec(), greatest.to_vec());
+        let unembedded = session.unembed(&last).unwrap().to_vec();
+        let (again, again_greatest) = session.score_states(&last, &[3; 40], 4).unwrap();
+        match way.ends_with("f64") {
+            // The tap shows f32.
+            true => assert!(logits.iter().zip(&unembedded).all(|(a, b)| (a - b).abs() < 1e-4), "{way}"),
+            false => {
+                assert_eq!(logits, unembedded, "{way}");
+                assert_eq!((&scores[..], &greatest[..]), (again, again_greatest), "{way}");
+            }
+        }
+        let refused = session.unembed(&last[1..]).unwrap_err().to_string();
+        assert_eq!(refused, format!("{} elements of states: rows have 128", last.len() - 1));
+    }
+}
+
 #[test]
 fn a_target_s_logit_is_the_logit() {
     let ids = &sequences(&[40])[0];

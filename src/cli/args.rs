@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::look::args::{Lens, Tokens};
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
@@ -32,6 +33,8 @@ Start here:
 pub(crate) enum Command {
     Complete(Complete),
     Loss(Loss),
+    Tokens(Tokens),
+    Lens(Lens),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),

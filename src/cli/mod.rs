@@ -8,6 +8,7 @@ mod complete;
 mod doctor;
 mod failure;
 mod keep;
+mod look;
 mod loss;
 mod model;
 mod models;
@@ -51,6 +52,8 @@ fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Complete(args) => complete::run(&args),
         Command::Loss(args) => loss::run(&args),
+        Command::Tokens(args) => look::tokens::run(&args),
+        Command::Lens(args) => look::lens::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),

@@ -47,6 +47,14 @@ pub enum ForwardError {
         /// The model's vocabulary.
         vocab_size: usize,
     },
+    /// States that are not whole rows.
+    #[error("{len} elements of states: rows have {width}")]
+    States {
+        /// How many.
+        len: usize,
+        /// The model's `n_embd`.
+        width: usize,
+    },
     /// A row that is asked for is not in the batch.
     #[error("row {row} of {rows}: the batch has no such row")]
     Row {

@@ -48,6 +48,11 @@ impl<'a> Pass<'a> {
         Pass { config, parameters, batch, hidden: vec![0.0; batch.rows() * config.n_embd], kept }
     }
 
+    /// With states from elsewhere, `[rows, n_embd]`, as its final ones.
+    pub(super) fn of_states(model: &'a Model, batch: &'a Batch, states: &[f32]) -> Self {
+        Pass { hidden: widened(states), ..Pass::new(model, batch, None) }
+    }
+
     /// Leaves the final residual stream in `hidden`.
     pub(super) fn run(&mut self, steps: &[Step], mut tap: Option<Tap<'_>>) {
         self.embed();

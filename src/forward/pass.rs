@@ -209,9 +209,8 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         scores: &mut Vec<RowScore>,
         divergence: &mut Vec<f64>,
     ) {
-        let selected = &mut self.work.selected;
-        selected.resize(rows.len());
-        layer_norm(self.kernels, self.config, &self.parameters.ln_f, rows, selected);
+        self.normalize(rows);
+        let selected = &self.work.selected;
         scores.clear();
         scores.resize(targets.len(), RowScore::default());
         divergence.clear();
@@ -233,21 +232,60 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         greatest: &mut Vec<Candidate>,
     ) {
         self.select(targets.iter().map(|target| target.row));
-        let Workspace { selected, targets: ids, .. } = &mut *self.work;
+        let Workspace { targets: ids, .. } = &mut *self.work;
         ids.clear();
         ids.extend(targets.iter().map(|target| target.id));
+        self.score_selected(count, scores, greatest);
+    }
+
+    /// The same of states from elsewhere, `[targets, n_embd]`.
+    pub(super) fn score_states(
+        &mut self,
+        states: &[f32],
+        targets: &[u32],
+        count: usize,
+        scores: &mut Vec<RowScore>,
+        greatest: &mut Vec<Candidate>,
+    ) {
+        self.normalize(states);
+        self.work.targets.clear();
+        self.work.targets.extend_from_slice(targets);
+        self.score_selected(count, scores, greatest);
+    }
+
+    /// Scores what has been selected against the workspace's targets.
+    fn score_selected(&mut self, count: usize, scores: &mut Vec<RowScore>, greatest: &mut Vec<Candidate>) {
+        let Workspace { selected, targets, .. } = &mut *self.work;
         scores.clear();
         scores.resize(targets.len(), RowScore::default());
         greatest.resize(targets.len() * count, Candidate::NONE);
-        self.kernels.cross_entropy_top(selected, self.parameters.unembedding(), ids, greatest, scores);
+        self.kernels.cross_entropy_top(selected, self.parameters.unembedding(), targets, greatest, scores);
     }
 
     /// The logits of `rows`, `[rows, vocab_size]`.
     pub(super) fn logits(&mut self, rows: Range<usize>, logits: &mut Vec<f32>) {
-        let unembedding = self.parameters.unembedding();
-        logits.resize(rows.len() * unembedding.n, 0.0);
         self.select(rows);
+        self.unembed_selected(logits);
+    }
+
+    /// The logits of states from elsewhere, `[rows, n_embd]`: `ln_f(h) · wteᵀ`.
+    pub(super) fn unembed(&mut self, states: &[f32], logits: &mut Vec<f32>) {
+        self.normalize(states);
+        self.unembed_selected(logits);
+    }
+
+    fn unembed_selected(&mut self, logits: &mut Vec<f32>) {
+        let unembedding = self.parameters.unembedding();
+        let rows = self.work.selected.len() / self.config.n_embd;
+        logits.resize(rows * unembedding.n, 0.0);
         self.kernels.gemm(&self.work.selected, unembedding, Epilogue::Store, logits);
+    }
+
+    /// `ln_f(h)` of states from elsewhere, into the workspace.
+    fn normalize(&mut self, states: &[f32]) {
+        let selected = &mut self.work.selected;
+        selected.resize(states.len());
+        layer_norm(self.kernels, self.config, &self.parameters.ln_f, states, selected);
     }
 
     /// `ln_f(h)` of `rows`, into the workspace.

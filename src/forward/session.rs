@@ -209,19 +209,11 @@ impl Session {
         targets: &[Target],
         count: usize,
     ) -> Result<(&[RowScore], &[Candidate]), ForwardError> {
-        let vocab_size = self.model.config().vocab_size;
-        if count > vocab_size {
-            return Err(ForwardError::Greatest { count, vocab_size });
+        if let Some(&Target { row, .. }) = targets.iter().find(|target| target.row >= batch.rows()) {
+            return Err(ForwardError::Row { row, rows: batch.rows() });
         }
-        for &Target { row, id } in targets {
-            if row >= batch.rows() {
-                return Err(ForwardError::Row { row, rows: batch.rows() });
-            }
-            if id as usize >= vocab_size {
-                let sequence = batch.spans.partition_point(|span| span.first_row <= row) - 1;
-                return Err(ForwardError::Token { sequence, id, vocab_size });
-            }
-        }
+        let sequence = |row| batch.spans.partition_point(|span| span.first_row <= row) - 1;
+        self.check_wanted(count, targets.iter().map(|&Target { row, id }| (sequence(row), id)))?;
         self.pass(plan, batch, None, None, Wanted::Scores(targets, count))?;
         Ok((&self.found.scores, &self.found.greatest))
     }
@@ -261,6 +253,79 @@ impl Session {
         mut tap: impl FnMut(Residual<'_>) + Send,
     ) -> Result<(), ForwardError> {
         self.pass(plan, batch, None, Some(&mut tap), Wanted::Nothing)
+    }
+
+    /// `ln_f(h) · wteᵀ` of states from anywhere, `[rows, n_embd]`: logits, `[rows, vocab_size]`. Of a plan's final states they
+    /// are the plan's, bit for bit (f64 starts from states that a tap rounded to f32). Of states in between they are the logit
+    /// lens (nostalgebraist 2020): what the model would say if it stopped there, LayerNorm having each row's own statistics.
+    ///
+    /// # Errors
+    /// [`ForwardError::States`] where they are not whole rows.
+    pub fn unembed(&mut self, states: &[f32]) -> Result<&[f32], ForwardError> {
+        self.check_states(states)?;
+        let Session { model, engine, work, found, sequence, .. } = self;
+        match engine {
+            Engine::Kernels(team) => team.enter(|kernels| {
+                Pass::new(kernels, model, sequence, None, work).unembed(states, &mut found.logits);
+            }),
+            Engine::Exact(pool) => pool.install(|| {
+                let rows = states.len() / model.config().n_embd;
+                exact::Pass::of_states(model, sequence, states).logits(0..rows, &mut found.logits);
+            }),
+        }
+        Ok(&self.found.logits)
+    }
+
+    /// What [`Session::score_top`] gives, of states from anywhere, `[targets, n_embd]`.
+    ///
+    /// # Errors
+    /// Where states and targets don't fit together or the model.
+    pub fn score_states(
+        &mut self,
+        states: &[f32],
+        targets: &[u32],
+        count: usize,
+    ) -> Result<(&[RowScore], &[Candidate]), ForwardError> {
+        let rows = self.check_states(states)?;
+        if rows != targets.len() {
+            return Err(ForwardError::Row { row: targets.len(), rows });
+        }
+        self.check_wanted(count, targets.iter().map(|&id| (0, id)))?;
+        let Session { model, engine, work, found, sequence, .. } = self;
+        let Found { scores, greatest, .. } = found;
+        match engine {
+            Engine::Kernels(team) => team.enter(|kernels| {
+                Pass::new(kernels, model, sequence, None, work).score_states(states, targets, count, scores, greatest);
+            }),
+            Engine::Exact(pool) => pool.install(|| {
+                let targets: Vec<Target> = targets.iter().enumerate().map(|(row, &id)| Target { row, id }).collect();
+                exact::Pass::of_states(model, sequence, states).score(&targets, count, scores, greatest);
+            }),
+        }
+        Ok((&self.found.scores, &self.found.greatest))
+    }
+
+    /// Whole rows, as many as there are.
+    fn check_states(&self, states: &[f32]) -> Result<usize, ForwardError> {
+        let width = self.model.config().n_embd;
+        match states.len().is_multiple_of(width) {
+            true => Ok(states.len() / width),
+            false => Err(ForwardError::States { len: states.len(), width }),
+        }
+    }
+
+    /// As many greatest logits, and these ids of these sequences.
+    fn check_wanted(&self, count: usize, ids: impl Iterator<Item = (usize, u32)>) -> Result<(), ForwardError> {
+        let vocab_size = self.model.config().vocab_size;
+        if count > vocab_size {
+            return Err(ForwardError::Greatest { count, vocab_size });
+        }
+        for (sequence, id) in ids {
+            if id as usize >= vocab_size {
+                return Err(ForwardError::Token { sequence, id, vocab_size });
+            }
+        }
+        Ok(())
     }
 
     /// The logits of `rows` of the one sequence `ids`, which goes on behind the cache's tokens.

@@ -5,14 +5,18 @@
 
 mod answer;
 mod error;
+mod lens;
 mod loss;
 mod number;
 mod seed_compat;
+mod shift;
 mod windows;
 
 pub use answer::{Answered, answer_losses};
 pub use error::MeasureError;
+pub use lens::{LensCell, logit_lens};
 pub use loss::{LossSummary, token_losses};
 pub use number::Number;
 pub use seed_compat::seed_compat_loss;
+pub use shift::{Change, ChangeOrder, Prediction, Shift, shifts};
 pub use windows::{Window, Windows, windowed_losses};
