@@ -202,7 +202,7 @@ fn states_are_unembedded_as_the_pass_does() {
     let targets: Vec<_> = (0..40).map(|row| Target { row, id: 3 }).collect();
     for (way, mut session) in every_way(2) {
         let mut last = Vec::new();
-        session.residuals(&plan, &batch, |residual| last = residual.values.to_vec()).unwrap();
+        session.residuals(&plan, &batch, |residual| last = residual.hidden.to_vec()).unwrap();
         let logits = session.all_logits(&plan, ids).unwrap().to_vec();
         let (scores, greatest) = session.score_top(&plan, &batch, &targets, 4).unwrap();
         let (scores, greatest) = (scores.to_vec(), greatest.to_vec());
