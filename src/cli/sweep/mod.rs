@@ -33,7 +33,6 @@ use super::output::Output;
 use super::{model, resolve};
 
 pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
-    memory::give_back_freed();
     stdin_once(args.plans.plans.iter().chain(args.examples.files()))?;
     let parsed = Parsed::new(&args.plans)?;
     let engine = resolve::engine(&args.engine)?;

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::args::{MemorySize, MethodArg, Search as SearchArgs};
 use super::inputs::{Inputs, Placed, stdin_once};
-use super::memory::{give_back_freed, memory_for};
+use super::memory::memory_for;
 use super::progress::{Progress, blocks, grouped};
 use super::running::{read_all, sweep_failure};
 use crate::cli::args::ModelArgs;
@@ -77,7 +77,6 @@ impl From<Measured> for MeasuredRecord {
 }
 
 pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
-    give_back_freed();
     stdin_once(args.examples.files())?;
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
