@@ -28,17 +28,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     // How well each plan does on all questions: what the search asks for, many plans at a time.
     let mut measure = |plans: &[Plan]| -> Result<Vec<Measured>, Box<dyn Error>> {
         let sweep = Sweep::new(plans.to_vec(), &shape, options)?;
-        let mut measured = vec![Measured { nll: 0.0, accuracy: 0.0 }; plans.len()];
+        let mut sums = vec![(0.0, 0, 0); plans.len()];
         sweep.run(&mut session, examples.iter().cloned(), &|_, _| false, &mut |event| {
             if let Event::Rows(rows) = event {
                 for row in rows {
-                    measured[row.plan].nll += row.nll / examples.len() as f64;
-                    measured[row.plan].accuracy += f64::from(u8::from(row.is_correct())) / examples.len() as f64;
+                    let (nll, tokens, correct) = &mut sums[row.plan];
+                    *nll += row.nll;
+                    *tokens += row.tokens;
+                    *correct += usize::from(row.is_correct());
                 }
             }
             ControlFlow::Continue(())
         })?;
-        Ok(measured)
+        let measured = |(nll, tokens, correct): (f64, u32, usize)| Measured {
+            nll: nll / f64::from(tokens),
+            accuracy: correct as f64 / examples.len() as f64,
+        };
+        Ok(sums.into_iter().map(measured).collect())
     };
 
     let search =

@@ -16,7 +16,7 @@ pub use answer::{Answered, answer_losses};
 pub use error::MeasureError;
 pub use lens::{LensCell, logit_lens};
 pub use loss::{LossSummary, token_losses};
-pub use number::Number;
+pub use number::{Number, nan_last};
 pub use seed_compat::seed_compat_loss;
 pub use shift::{Change, ChangeOrder, Prediction, Shift, shifts};
 pub use windows::{Window, Windows, windowed_losses};

@@ -2,12 +2,22 @@
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A number in JSON: non-finite values are the strings "NaN", "inf" and "-inf". Reading gives the bits that were written
 /// (any NaN for a NaN).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Number(pub f64);
+
+/// The order of measured values: ascending, NaN last. NaN has a sign, which the processor chooses: that of `∞ − ∞` is negative
+/// on x86, and `total_cmp` would call it the least of all losses.
+pub fn nan_last(a: f64, b: f64) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.total_cmp(&b),
+        (a, b) => a.cmp(&b),
+    }
+}
 
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,6 +62,14 @@ impl<'de> Deserialize<'de> for Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nan_is_last_whatever_its_sign() {
+        let mut values = [f64::NAN, 1.0, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0];
+        values.sort_by(|a, b| nan_last(*a, *b));
+        assert_eq!(values[..4], [f64::NEG_INFINITY, -1.0, 1.0, f64::INFINITY]);
+        assert!(values[4].is_nan() && values[5].is_nan());
+    }
 
     #[test]
     fn numbers_survive_json_bit_for_bit() {

@@ -6,6 +6,7 @@ mod truncation;
 use super::data::{FamilyFacts, Group, Results};
 use super::findings::{kendall_tau, layers};
 use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series, signed};
+use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
 
 /// The measure of most plots.
@@ -116,7 +117,7 @@ fn by_layer(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let bars: Vec<(String, Estimate)> =
         family.members.iter().map(|(plan, at)| (at[0].to_string(), delta(&results.all.plans[*plan]))).collect();
     let unresolved = bars.iter().filter(|(_, e)| e.low <= 0.0 && e.high >= 0.0).count();
-    let largest = bars.iter().max_by(|a, b| a.1.value.total_cmp(&b.1.value));
+    let largest = bars.iter().max_by(|a, b| nan_last(a.1.value, b.1.value));
     let largest = largest.map_or(String::new(), |(layer, e)| {
         format!(" The most is lost at layer {layer}: {} nats per token.", signed(e.value, 2))
     });
@@ -151,7 +152,7 @@ fn by_task(results: &Results, what: &str, axis: &str, columns: Vec<(String, usiz
 /// A map of a family's two axes.
 fn pairs(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let value = |plan: usize| delta(&results.all.plans[plan]).value;
-    let worst = family.members.iter().max_by(|a, b| value(a.0).total_cmp(&value(b.0)));
+    let worst = family.members.iter().max_by(|a, b| nan_last(value(a.0), value(b.0)));
     let better = family.members.iter().filter(|(plan, _)| delta(&results.all.plans[*plan]).high < 0.0).count();
     let mut caption = format!("{}; red is worse than intact, blue is better.", title(family));
     if let Some((plan, at)) = worst {
@@ -241,7 +242,7 @@ fn orders(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
 /// Random draws, the best first.
 fn draws(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let mut values: Vec<Estimate> = family.members.iter().map(|(plan, _)| delta(&results.all.plans[*plan])).collect();
-    values.sort_by(|a, b| a.value.total_cmp(&b.value));
+    values.sort_by(|a, b| nan_last(a.value, b.value));
     let caption = format!("{} draws ({}), the best first. {}", values.len(), family.text, over(&results.all));
     let points = values.into_iter().enumerate().map(|(i, value)| ((i + 1) as f64, value)).collect();
     let series = vec![Series { name: family.text.clone(), points, line: false }];

@@ -6,6 +6,7 @@ use super::data::{Conversation, Group, Process, Results, Study};
 use super::figures::{Figure, figures};
 use super::findings::{FirstRight, Truncations};
 use super::plot::{Drawing, Plot};
+use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
 
 /// Rows of a table of plans at most.
@@ -336,7 +337,7 @@ fn table(results: &Results, group: &Group, open: bool) -> TableView {
     let mut order: Vec<usize> = (0..results.plans.len()).collect();
     if order.len() > ROWS {
         let loss = |plan: usize| group.plans[plan].nll.value;
-        order.sort_by(|a, b| loss(*a).total_cmp(&loss(*b)));
+        order.sort_by(|a, b| nan_last(loss(*a), loss(*b)));
     }
     let more = order.len().saturating_sub(ROWS);
     order.truncate(ROWS);

@@ -1,7 +1,7 @@
 //! What a sweep costs: block evaluations, which are known from the plans alone, and FLOP, which are known once a chunk's
 //! examples are.
 
-use super::schedule::{Job, Work};
+use super::schedule::Work;
 use crate::forward::{Attention, Chunk, Passage, Rows};
 use crate::model::Config;
 use std::fmt;
@@ -50,9 +50,9 @@ impl SweepCost {
     }
 }
 
-/// FLOP of a job on a chunk: the multiply-adds of its matrix products, two each (see [`crate::bench`]).
-pub(super) fn job_flop(config: &Config, chunk: &Chunk, job: &Job) -> u64 {
-    let Work::Pass(Passage { attention, mlp, rows, .. }) = job.work else { return 0 };
+/// FLOP of a piece of work on a chunk: the multiply-adds of its matrix products, two each (see [`crate::bench`]).
+pub(super) fn work_flop(config: &Config, chunk: &Chunk, work: Work) -> u64 {
+    let Work::Pass(Passage { attention, mlp, rows, .. }) = work else { return 0 };
     let (d, inner) = (config.n_embd as u64, config.n_inner as u64);
     let all = chunk.rows() as u64;
     let (out, pairs) = match rows {

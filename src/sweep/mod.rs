@@ -34,7 +34,7 @@ use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
 use memory::MemoryPlan;
 use run::{Memory, Run, Setup, Told};
-use schedule::{Jobs, Schedule, Size};
+use schedule::{Jobs, Schedule, Size, Work};
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use thiserror::Error;
@@ -54,7 +54,7 @@ pub struct Example {
 #[derive(Clone, Copy, Debug)]
 pub struct SweepOptions {
     /// Bytes that a run may take: states, batches, and rows until all of their chunk are there. The model's weights and the
-    /// sweep itself (its plans and what they share) are not counted.
+    /// sweep itself (its plans and what they share) are not counted, nor what f64 takes, which goes plan by plan.
     pub memory: usize,
     /// Whether each row gets its divergence from the intact model.
     pub divergence: bool,
@@ -185,17 +185,20 @@ impl Sweep {
         }
     }
 
-    /// FLOP that examples take.
+    /// FLOP that examples take: what [`Event::Flop`] adds up to.
     ///
     /// # Errors
     /// Where an example can't be scored.
     pub fn flop<'e>(&self, model: &Model, examples: impl IntoIterator<Item = &'e Example>) -> Result<u64, SweepError> {
         let config = model.config();
-        let mut flop = 0;
+        // There are many jobs, and few kinds.
+        let mut times: HashMap<Work, u64> = HashMap::new();
+        self.jobs.jobs.iter().for_each(|job| *times.entry(job.work).or_default() += 1);
+        let (finished, mut flop) = (self.finished(), 0);
         for example in examples {
             let chunk = chunk_of(model, std::slice::from_ref(example))?;
-            flop += self.jobs.jobs.iter().map(|job| cost::job_flop(config, &chunk, job)).sum::<u64>();
-            flop += cost::scored_flop(config, chunk.scored_rows() * self.finished());
+            flop += times.iter().map(|(work, times)| times * cost::work_flop(config, &chunk, *work)).sum::<u64>();
+            flop += cost::scored_flop(config, chunk.scored_rows() * finished);
         }
         Ok(flop)
     }

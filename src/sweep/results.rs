@@ -215,6 +215,14 @@ impl Results {
                 self.sync()?;
             }
         }
+        self.tick()
+    }
+
+    /// Puts on the disk what has waited long enough.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn tick(&mut self) -> Result<(), ResultsError> {
         if self.synced.elapsed() >= TIME { self.sync() } else { Ok(()) }
     }
 

@@ -1,7 +1,7 @@
 //! A chunk of examples through a schedule: states in the slots of one slab, batches through the session, and the scored
 //! rows of finished plans through one unembedding for many of them.
 
-use super::cost::{job_flop, scored_flop};
+use super::cost::{scored_flop, work_flop};
 use super::graph::{NodeId, ROOT};
 use super::row::Row;
 use super::schedule::{Job, Jobs, Schedule, Size, Work};
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
                     Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
                     Work::Pass(_) => self.pass(batch.work, jobs),
                 }
-                let flop: u64 = jobs.iter().map(|job| job_flop(self.session.model().config(), self.chunk, job)).sum();
+                let flop = jobs.len() as u64 * work_flop(self.session.model().config(), self.chunk, batch.work);
                 tell(Told::Flop(flop))?;
                 if jobs.iter().any(|job| Some(job.to) == self.setup.intact) {
                     self.measure_intact();
@@ -278,7 +278,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let flop = scored_flop(session.model().config(), blocks * size.scored);
+        // The references that come along are no plan's.
+        let flop = scored_flop(session.model().config(), plans * size.scored);
         tell(Told::Rows(&finals.rows))?;
         tell(Told::Flop(flop))
     }

@@ -12,6 +12,7 @@
 //!
 //! Every search asks for the measures of many sets at a time, so that they share what they have in common.
 
+use crate::measure::nan_last;
 use crate::plan::{Plan, StepError};
 
 /// Layers that an exact search may choose from at most: 65,536 subsets.
@@ -19,6 +20,9 @@ pub const MAX_EXACT_LAYERS: usize = 16;
 
 /// Sets that are listed at most, of each kind.
 pub const MAX_LISTED: usize = 1_000;
+
+/// Accuracies are quotients of small numbers: those that differ do so by more than this.
+const ROUNDING: f64 = 1e-12;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +142,10 @@ impl Search {
 }
 
 impl Threshold {
-    /// Whether a model reaches it. NaN never does.
+    /// Whether a model reaches it. NaN never does. That 0.8 × 0.75 is a little more than 0.6 in f64 is no reason to fail.
     pub fn is_met(&self, measured: Measured, intact: Measured) -> bool {
         match *self {
-            Threshold::Accuracy(share) => measured.accuracy >= share * intact.accuracy,
+            Threshold::Accuracy(share) => measured.accuracy >= share * intact.accuracy - ROUNDING,
             Threshold::Within(nats) => measured.nll <= intact.nll + nats,
         }
     }
@@ -187,9 +191,9 @@ impl<E: From<StepError>> Asked<'_, '_, E> {
     fn sort(&self, sets: &mut [LayerSet]) {
         let tie = |set: &LayerSet| if self.search.goal == Goal::Keep { set.measured.nll } else { -set.measured.nll };
         sets.sort_by(|a, b| {
-            let keys = self.key(a.measured).total_cmp(&self.key(b.measured));
+            let keys = nan_last(self.key(a.measured), self.key(b.measured));
             let size = a.layers.len().cmp(&b.layers.len());
-            size.then(keys).then(tie(a).total_cmp(&tie(b))).then_with(|| a.layers.cmp(&b.layers))
+            size.then(keys).then(nan_last(tie(a), tie(b))).then_with(|| a.layers.cmp(&b.layers))
         });
     }
 
@@ -381,6 +385,10 @@ mod tests {
             let found = run(search(Goal::Break, method), &[&[]], None);
             assert!(found.smallest.is_empty(), "{method:?}: {found:?}");
         }
+        let right = |count: usize| Measured { nll: 1.0, accuracy: count as f64 / 20.0 };
+        assert!(0.8 * right(15).accuracy > right(12).accuracy, "f64 rounds");
+        assert!(Threshold::Accuracy(0.8).is_met(right(12), right(15)));
+        assert!(!Threshold::Accuracy(0.8).is_met(right(11), right(15)));
         let nan = Measured { nll: f64::NAN, accuracy: f64::NAN };
         assert!(!Threshold::Within(1.0).is_met(nan, Measured { nll: 1.0, accuracy: 1.0 }));
         assert!(!Threshold::Accuracy(0.0).is_met(nan, Measured { nll: 1.0, accuracy: 1.0 }));

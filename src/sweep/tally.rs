@@ -5,6 +5,7 @@
 //! seeded. Sums run in the order of the examples' numbers, whatever the order in which rows came.
 
 use super::Row;
+use crate::measure::nan_last;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::BTreeMap;
@@ -109,13 +110,7 @@ impl Tally {
         });
     }
 
-    /// Memory held, in bytes, about.
-    pub fn bytes(&self) -> usize {
-        let examples: usize = self.groups.iter().map(|group| group.examples.len()).sum();
-        examples * self.example_bytes()
-    }
-
-    /// Bytes that an example takes.
+    /// Bytes that an example takes, about.
     pub fn example_bytes(&self) -> usize {
         self.plans * size_of::<Option<Cell>>() + 64
     }
@@ -168,7 +163,7 @@ impl Estimate {
     /// The middle 95 % of what was drawn, around the value.
     fn new(value: f64, mut drawn: Vec<f64>) -> Estimate {
         // NaN last: an interval that would need one is NaN.
-        drawn.sort_by(f64::total_cmp);
+        drawn.sort_by(|a, b| nan_last(*a, *b));
         let at = |share: f64| {
             let last = drawn.len().checked_sub(1)?;
             let position = share * last as f64;
@@ -303,6 +298,9 @@ mod tests {
         assert!(finite.nll.value.is_finite() && finite.nll.high.is_finite());
         assert!(broken.nll.value.is_nan() && broken.delta.unwrap().value.is_nan() && broken.nll.high.is_nan());
         assert_eq!(broken.non_finite, 1);
+        // Drawn now and then: the end of the interval that would need it is NaN, the other is not.
+        let some = [f64::NAN, -f64::NAN].map(|nan| Estimate::new(0.0, vec![1.0, nan, 2.0, 3.0, 4.0]));
+        assert!(some.iter().all(|estimate| estimate.low.is_finite() && estimate.high.is_nan()), "{some:?}");
     }
 
     #[test]

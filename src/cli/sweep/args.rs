@@ -51,7 +51,10 @@ pub(crate) struct Sweep {
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
     #[command(flatten)]
-    pub(crate) running: RunningArgs,
+    pub(crate) memory: MemoryArgs,
+    /// The seed of the intervals' resamples
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     /// What the store calls this sweep [default: a name made from what it is]
@@ -119,7 +122,7 @@ pub(crate) struct Search {
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = positive())]
     pub(crate) beam: u32,
     #[command(flatten)]
-    pub(crate) running: RunningArgs,
+    pub(crate) memory: MemoryArgs,
     /// Sets that are shown of each kind; 0 shows all
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) top: u32,
@@ -211,14 +214,11 @@ impl ExampleArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct RunningArgs {
+pub(crate) struct MemoryArgs {
     /// Memory for states, batches and results, as 512MB or 4GiB; the weights are not counted [default: a quarter of the
     /// machine's]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<MemorySize>,
-    /// The seed of the intervals' resamples
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    pub(crate) seed: u64,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]

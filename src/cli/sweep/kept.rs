@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use lesion::plan::Plan;
 use lesion::store::Recorder;
 use lesion::sweep::{Example, ExampleDigest, Results, ResultsError, Row};
 
@@ -67,6 +68,14 @@ impl Kept {
         });
         let file = file.map_err(|error| results_failure(&error))?;
         Ok(Kept { place: Place::File { file, there }, ..Kept::nowhere() })
+    }
+
+    /// Goes on with other plans, which a store alone can: what was expected of the old ones is on the disk and forgotten.
+    pub(crate) fn set_plans(&mut self, plans: &[Plan]) -> Result<()> {
+        match &mut self.place {
+            Place::Nowhere | Place::File { .. } => Ok(()),
+            Place::Store(recorder) => recorder.set_plans(plans).map_err(|error| store_failure(&error)),
+        }
     }
 
     /// Bytes that it takes beside the rows of examples under way.
@@ -167,8 +176,9 @@ impl Kept {
     /// Time has passed: what has waited long enough goes to the disk.
     pub(crate) fn tick(&mut self) -> Result<()> {
         match &mut self.place {
+            Place::Nowhere => Ok(()),
+            Place::File { file, .. } => file.tick().map_err(|error| results_failure(&error)),
             Place::Store(recorder) => recorder.tick().map_err(|error| store_failure(&error)),
-            Place::Nowhere | Place::File { .. } => Ok(()),
         }
     }
 
@@ -185,6 +195,17 @@ impl Kept {
     pub(crate) fn forget(&mut self, example: u64) {
         if let Place::Store(recorder) = &mut self.place {
             recorder.forget(example);
+        }
+    }
+
+    /// Ends with what there is on the disk, as something broke off: that, with how to go on.
+    pub(crate) fn break_off(self, failure: Failure) -> Failure {
+        // It is what is told, also where the disk is the reason and refuses again.
+        match self.end(None).ok().and_then(|kept_in| kept_in.shown()) {
+            Some(kept_in) if failure.exit == Exit::Interrupted => {
+                failure.with_help(format!("results are {kept_in}: the same command goes on from there"))
+            }
+            _ => failure,
         }
     }
 

@@ -1,7 +1,5 @@
 //! How much memory a sweep may take, and how much of that the program holds already.
 
-#![allow(unsafe_code)]
-
 use super::args::MemorySize;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::output::size;
@@ -17,20 +15,6 @@ pub(crate) fn memory_for(asked: Option<MemorySize>, results: usize) -> Result<us
         let (asked, held) = (size(asked as u64), size(held as u64));
         Failure::usage(format!("--memory {asked}: {held} are taken by the program and the results alone"))
     })
-}
-
-/// From now on large pieces of memory are the system's again as soon as they are freed. Left to itself, glibc keeps pieces
-/// as large as any that was freed before (`mallopt(3)`: the threshold of `mmap` is dynamic), and what it keeps in holes
-/// counts: the process would grow beyond what lives in it by half and more.
-pub(crate) fn give_back_freed() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        /// The threshold that glibc begins with.
-        const LARGE: libc::c_int = 128 << 10;
-        // SAFETY: `mallopt` takes two numbers, sets one parameter under the allocator's lock and touches no other memory.
-        let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
-        debug_assert_eq!(set, 1, "glibc knows its own parameter");
-    }
 }
 
 /// Bytes of anonymous memory that the process holds, where the system says.

@@ -28,6 +28,8 @@ struct ShardFile {
     shard: Shard,
     summary: SummaryRecord,
     reader: BufReader<File>,
+    /// Rows that were read of it.
+    rows: u64,
 }
 
 pub(crate) fn run(args: &MergeArgs) -> Result<Exit> {
@@ -86,7 +88,7 @@ impl ShardFile {
             return Err(Failure::new(Exit::BadFile, message));
         }
         reader.seek(SeekFrom::Start(0)).map_err(io)?;
-        Ok(ShardFile { name, shard, summary, reader })
+        Ok(ShardFile { name, shard, summary, reader, rows: 0 })
     }
 
     /// The next row as it was written, and the number of its example.
@@ -98,10 +100,15 @@ impl ShardFile {
         }
         let place: Place = serde_json::from_str(&line)
             .map_err(|error| Failure::new(Exit::BadFile, format!("{}: not a row of a sweep: {error}", self.name)))?;
+        // A shard has one example in `count`, and a row of each plan on it.
         let Shard { index, count } = self.shard;
-        if place.index % count != index {
-            let message =
-                format!("{}: a row of example {}, which is not in shard {index}/{count}", self.name, place.index);
+        let expected = (self.rows / (self.summary.plans as u64).max(1)).saturating_mul(count).saturating_add(index);
+        self.rows += 1;
+        if place.index != expected {
+            let message = format!(
+                "{}, line {}: a row of example {}, where shard {index}/{count} has one of example {expected}",
+                self.name, self.rows, place.index
+            );
             return Err(Failure::new(Exit::BadFile, message));
         }
         Ok(Some((line, place.index)))

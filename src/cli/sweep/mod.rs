@@ -29,11 +29,10 @@ use self::rows::{RowRecord, SummaryLine};
 use self::running::{Finished, Keep, Outcome, Running};
 use self::show::Look;
 use super::failure::{Exit, Failure, Result};
-use super::output::Output;
+use super::output::{Output, escape_controls};
 use super::{model, resolve};
 
 pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
-    memory::give_back_freed();
     stdin_once(args.plans.plans.iter().chain(args.examples.files()))?;
     let parsed = Parsed::new(&args.plans)?;
     let engine = resolve::engine(&args.engine)?;
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     let running = Running {
         plans: &plans,
         options,
-        memory: args.running.memory,
+        memory: args.memory.memory,
         examples: &args.examples,
         held: if json || csv { 0 } else { tally.example_bytes() },
         shard: args.shard,
@@ -87,10 +86,10 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
         output.object(&SummaryLine { summary: outcome.summary })?;
     } else if !csv {
         if args.plot {
-            show::figures(&mut output, &results(&plans, &tally, &model, args.running.seed))?;
+            show::figures(&mut output, &results(&plans, &tally, &model, args.seed))?;
         } else {
             let look = Look { order: args.sort, top: args.top as usize };
-            show(&mut output, &plans, &tally, args.running.seed, look)?;
+            show(&mut output, &plans, &tally, args.seed, look)?;
         }
         tell(&outcome, said);
     }
@@ -121,13 +120,13 @@ fn keep(args: &SweepArgs) -> Result<Keep<'_>> {
     Ok(super::keep::place(&args.store)?.map_or(Keep::Nowhere, |path| Keep::Store { path, name }))
 }
 
-/// What figures are drawn from: the intact model is the tally's last plan.
+/// What figures on a terminal are drawn from: the intact model is the tally's last plan.
 fn results(plans: &Plans, tally: &Tally, model: &Model, seed: u64) -> Results {
     let intact = plans.plans.len();
     let group = |name: &str, group: Option<usize>| {
         let mut summaries = tally.summaries(group, Some(intact), seed);
         let intact = summaries.pop().expect("the intact model is the last");
-        Group { name: name.to_owned(), intact, plans: summaries }
+        Group { name: escape_controls(name), intact, plans: summaries }
     };
     let facts = plans.plans.iter().zip(&plans.texts);
     Results {
@@ -169,6 +168,7 @@ pub(crate) fn tell(outcome: &Outcome, completions: Option<usize>) {
     let computed = match summary.computed_rows {
         0 => format!("all {rows} results were there, nothing was computed"),
         some if some < rows => format!("{some} of {rows} results computed, the others were there"),
+        1 => "1 result".to_owned(),
         all => format!("{all} results"),
     };
     let said = match completions {

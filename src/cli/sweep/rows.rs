@@ -94,7 +94,7 @@ fn quoted(text: &str) -> String {
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct SummaryRecord {
     pub(crate) schema_version: u32,
-    /// Stands for all that decides rows: weights, numerics, plans, examples, measures.
+    /// Stands for all that decides rows: weights, numerics, plans, examples and what they are called, measures.
     pub(crate) key: String,
     pub(crate) model: String,
     /// Rows are equal bit for bit within this.

@@ -93,6 +93,7 @@ impl Running<'_> {
         plans.push(Plan::intact(model.plan_shape().n_layer));
         let key = self.key(&model::identity(&model)?, &session.numerics());
         let groups = inputs.names();
+        let names = json!(groups).to_string();
         let known = if inputs.are_read() { Some(read_all(&mut inputs)?) } else { None };
         let seen = known.as_ref().map(|_| inputs.seen().1);
         let kept = self.kept(&session, model_args, &key, &plans, &groups, seen.as_deref())?;
@@ -127,7 +128,8 @@ impl Running<'_> {
         let shard = self.shard.unwrap_or(Shard { index: 0, count: 1 });
         let summary = SummaryRecord {
             schema_version: SCHEMA_VERSION,
-            key: sha256(&[&key, &examples]),
+            // What rows call their tasks is part of them.
+            key: sha256(&[&key, &examples, &names]),
             model: model.name().to_owned(),
             numerics: numerics(&session, computed, &kept_in),
             bos: self.examples.bos.wanted(),
@@ -350,19 +352,12 @@ impl<'a> Gathering<'a> {
             (None, Ok(Ended::Cancelled)) => Failure::new(Exit::Interrupted, "interrupted"),
             (None, Err(error)) => sweep_failure(&error),
         };
-        // What broke the sweep off is what is told, also where the disk is the reason and refuses again.
-        let kept_in = self.kept.end(None).ok().and_then(|kept_in| kept_in.shown());
-        Err(match kept_in {
-            Some(kept_in) if failure.exit == Exit::Interrupted => {
-                failure.with_help(format!("results are {kept_in}: the same command goes on from there"))
-            }
-            _ => failure,
-        })
+        Err(self.kept.break_off(failure))
     }
 }
 
 /// What the results are equal within, bit for bit: this session's numerics, and those of rows that were there.
-fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
+pub(crate) fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
     let own = session.isa().name();
     let mut isas: BTreeSet<&str> = kept_in.isas.iter().map(String::as_str).collect();
     if computed > 0 || isas.is_empty() {

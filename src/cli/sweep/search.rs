@@ -6,18 +6,19 @@ use std::time::Instant;
 use lesion::forward::Session;
 use lesion::measure::Number;
 use lesion::plan::{Plan, StepError};
-use lesion::store::{Recorder, Wanted};
+use lesion::store::Wanted;
 use lesion::sweep::{
-    Ended, Event, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep, SweepOptions,
-    Threshold,
+    Ended, Event, ExampleDigest, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep,
+    SweepOptions, Threshold,
 };
 use serde::Serialize;
 
 use super::args::{MemorySize, MethodArg, Search as SearchArgs};
 use super::inputs::{Inputs, Placed, stdin_once};
-use super::memory::{give_back_freed, memory_for};
+use super::kept::Kept;
+use super::memory::memory_for;
 use super::progress::{Progress, blocks, grouped};
-use super::running::{read_all, sweep_failure};
+use super::running::{numerics, read_all, sweep_failure};
 use crate::cli::args::ModelArgs;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, note, shown, table};
@@ -77,7 +78,6 @@ impl From<Measured> for MeasuredRecord {
 }
 
 pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
-    give_back_freed();
     stdin_once(args.examples.files())?;
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
@@ -100,17 +100,18 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
     let wanted = Wanted::default();
     let start = Instant::now();
     let begin = |store| keep::begin(store, &session, &args.model, &[], wanted, None, start);
-    let recorder = store.map(begin).transpose()?;
+    let kept = store.map(begin).transpose()?.map_or_else(Kept::nowhere, Kept::store);
     let mut measuring = Measuring {
         session,
         model_args: &args.model,
         examples,
         groups,
-        recorder,
-        memory: args.running.memory,
+        kept,
+        memory: args.memory.memory,
         shared: 0.0,
         naive: 0.0,
         there: 0,
+        computed: 0,
     };
     let found = search.run(&mut |plans: &[Plan]| {
         let measured = measuring.measure(plans)?;
@@ -122,15 +123,18 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
             return Err(Failure::usage(message).with_help("--within NATS compares losses"));
         }
         Ok(measured)
-    })?;
-    model::check_unchanged(&model, args.model.read())?;
-    if let Some(recorder) = measuring.recorder.take() {
-        recorder.finish(None)?;
-    }
+    });
+    let found = found.and_then(|found| model::check_unchanged(&model, args.model.read()).map(|()| found));
+    let kept = std::mem::replace(&mut measuring.kept, Kept::nowhere());
+    let (found, kept_in) = match found {
+        Ok(found) => (found, kept.end(None)?),
+        Err(failure) => return Err(kept.break_off(failure)),
+    };
+    let numerics = numerics(&measuring.session, measuring.computed, &kept_in);
     let seconds = start.elapsed().as_secs_f64();
     let top = if args.top == 0 { usize::MAX } else { args.top as usize };
     if output.json {
-        output.object(&record(&search, &found, &measuring, seconds, top))?;
+        output.object(&record(&search, &found, &measuring, (seconds, numerics), top))?;
     } else {
         show(&mut output, &found, &search, top)?;
         let there = match measuring.there {
@@ -172,13 +176,14 @@ struct Measuring<'a> {
     examples: Vec<Placed>,
     /// The names of tasks and texts.
     groups: Vec<String>,
-    recorder: Option<Recorder>,
+    kept: Kept,
     memory: Option<MemorySize>,
     /// Block evaluations on each example so far, and what they would be plan by plan.
     shared: f64,
     naive: f64,
-    /// Results that were there.
+    /// Results that were there, and that were not.
     there: usize,
+    computed: u64,
 }
 
 impl Measuring<'_> {
@@ -189,33 +194,34 @@ impl Measuring<'_> {
         let model = self.session.model().clone();
         let sweep = Sweep::new(plans.to_vec(), &model.plan_shape(), options);
         let mut sweep = sweep.map_err(|error| sweep_failure(&error))?;
-        sweep.set_memory(memory_for(self.memory, plans.len() * count * size_of::<Outcome>())?);
         let mut outcomes = self.known(plans)?;
         let there: Vec<bool> = outcomes.iter().map(|outcome| outcome.tokens > 0).collect();
+        // The outcomes are among what the process holds already.
+        sweep.set_memory(memory_for(self.memory, self.kept.memory(plans.len()))?);
         self.there += there.iter().filter(|there| **there).count();
         self.shared += sweep.cost().shared.blocks();
         self.naive += sweep.cost().naive.blocks();
-        let examples = || self.examples.iter().map(|placed| &placed.example);
+        let Measuring { session, examples: all, kept, computed, .. } = self;
+        let examples = || all.iter().map(|placed| &placed.example);
         let left = examples().filter(|e| (0..plans.len()).any(|plan| !there[plan * count + e.number as usize]));
         let flop = sweep.flop(&model, left).map_err(|error| sweep_failure(&error))?;
         let mut progress = Progress::new(Some(flop));
-        let (recorder, read) = (&mut self.recorder, self.model_args.read());
+        let read = self.model_args.read();
         let mut failure = None;
         let is_there = |plan: usize, example: u64| there[plan * count + example as usize];
-        let ended = sweep.run(&mut self.session, examples().cloned(), &is_there, &mut |event| {
+        let ended = sweep.run(session, examples().cloned(), &is_there, &mut |event| {
             let heard = match event {
                 Event::Rows(rows) => {
                     for row in rows {
                         outcomes[row.plan * count + row.example as usize] = Outcome::of(row);
                     }
-                    model::check_unchanged(&model, read).and_then(|()| match recorder {
-                        Some(recorder) => recorder.append(rows).map_err(Failure::from),
-                        None => Ok(()),
-                    })
+                    *computed += rows.len() as u64;
+                    let digest = |example: u64| ExampleDigest::of(&all[example as usize].example);
+                    model::check_unchanged(&model, read).and_then(|()| kept.append(rows, &digest))
                 }
                 Event::Flop(flop) => {
                     progress.advance(flop);
-                    Ok(())
+                    kept.tick()
                 }
                 Event::Examples(_) => Ok(()),
             };
@@ -228,12 +234,9 @@ impl Measuring<'_> {
             }
         });
         progress.end();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.sync()?;
-        }
         match (failure, ended.map_err(|error| sweep_failure(&error))?) {
             (Some(failure), _) => Err(failure),
-            (None, Ended::Complete) => Ok(outcomes.chunks(count).map(measured).collect()),
+            (None, Ended::Complete) => kept.sync().map(|()| outcomes.chunks(count).map(measured).collect()),
             (None, Ended::Cancelled) => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     }
@@ -242,10 +245,10 @@ impl Measuring<'_> {
     fn known(&mut self, plans: &[Plan]) -> Result<Vec<Outcome>> {
         let count = self.examples.len();
         let mut outcomes = vec![Outcome::default(); plans.len() * count];
-        let Some(recorder) = &mut self.recorder else { return Ok(outcomes) };
-        recorder.set_plans(plans)?;
+        self.kept.set_plans(plans)?;
         for placed in &self.examples {
-            for (row, _) in recorder.expect(&placed.example, placed.source(&self.groups))? {
+            self.kept.expect(placed, &self.groups)?;
+            for row in self.kept.take(placed.example.number) {
                 outcomes[row.plan * count + row.example as usize] = Outcome::of(&row);
             }
         }
@@ -279,7 +282,7 @@ fn record<'f>(
     search: &Search,
     found: &'f Found,
     measuring: &'f Measuring<'_>,
-    seconds: f64,
+    (seconds, numerics): (f64, String),
     top: usize,
 ) -> SearchRecord<'f> {
     SearchRecord {
@@ -305,7 +308,7 @@ fn record<'f>(
         block_evaluations: measuring.shared,
         naive_block_evaluations: measuring.naive,
         seconds,
-        numerics: measuring.session.numerics(),
+        numerics,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a sweep shows to people: tables of plans with bars, and heat maps of families with two axes.
 
+use lesion::measure::nan_last;
 use lesion::report::plot::{Drawing, Plot};
 use lesion::report::{Results, heat_map};
 use lesion::sweep::{Estimate, Summary};
@@ -7,7 +8,7 @@ use lesion::sweep::{Estimate, Summary};
 use super::args::Order;
 use super::plans::{Members, Plans};
 use crate::cli::failure::Result;
-use crate::cli::output::{Output, shown, table};
+use crate::cli::output::{Output, escape_controls, shown, table};
 
 /// Columns of a bar.
 const BAR: usize = 16;
@@ -31,7 +32,7 @@ pub(crate) fn plans(
 ) -> Result<()> {
     let count = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let tokens = format!("{}, {}", count(intact.examples as u64, "example"), count(intact.tokens, "scored token"));
-    output.heading(&format!("{title}: {tokens}"))?;
+    output.heading(&format!("{}: {tokens}", escape_controls(title)))?;
     let kl = !intact.divergence.is_nan();
     let mut header = vec!["plan", "blocks", "nats/token", "Δ to intact", "95 %", "correct", "top-1", "entropy"];
     header.extend(kl.then_some("KL"));
@@ -40,7 +41,7 @@ pub(crate) fn plans(
     let header: Vec<String> = header.into_iter().map(str::to_owned).collect();
     let mut order: Vec<usize> = (0..plans.plans.len()).collect();
     if look.order == Order::Loss {
-        order.sort_by(|&a, &b| summaries[a].nll.value.total_cmp(&summaries[b].nll.value).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| nan_last(summaries[a].nll.value, summaries[b].nll.value).then(a.cmp(&b)));
     }
     let all = order.len();
     let shown_plans = if look.top == 0 { all } else { look.top.min(all) };

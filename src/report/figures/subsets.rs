@@ -1,6 +1,7 @@
 //! All subsets of layers: how the loss spreads at each size, the best of each size, the minimal ones.
 
 use super::{Add, of_tasks, over};
+use crate::measure::nan_last;
 use crate::report::data::{FamilyFacts, Group, Results};
 use crate::report::findings::{Subset, minimal, subsets};
 use crate::report::plot::{Curves, Drawing, Plot, Series, Sets};
@@ -27,7 +28,7 @@ pub(super) fn draw(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
 fn losses(results: &Results, subsets: &[Subset], size: usize) -> Vec<f64> {
     let of_size = subsets.iter().filter(|subset| subset.layers.len() == size);
     let mut losses: Vec<f64> = of_size.map(|subset| results.all.plans[subset.plan].nll.value).collect();
-    losses.sort_by(f64::total_cmp);
+    losses.sort_by(|a, b| nan_last(*a, *b));
     losses
 }
 
@@ -80,7 +81,7 @@ fn best(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
         let of_size = subsets.iter().filter(|subset| subset.layers.len() == *size);
         of_size.min_by(|a, b| {
             let loss = |subset: &Subset| results.all.plans[subset.plan].nll.value;
-            loss(a).total_cmp(&loss(b)).then(a.layers.cmp(&b.layers))
+            nan_last(loss(a), loss(b)).then(a.layers.cmp(&b.layers))
         })
     };
     let row = |subset: &Subset| {

@@ -76,13 +76,14 @@ fn a_killed_sweep_loses_nothing_that_it_acknowledged() {
     let (mut kills, mut finished, mut rows) = (0, 0, 0);
     let mut acknowledged: HashSet<(String, u64)> = HashSet::new();
     let mut seed = 7_u64;
-    while kills < wanted {
+    // On a slow machine more of them, and later ones, until one was far enough.
+    while kills < wanted || rows + acknowledged.len() == 0 {
         let mut child = lesion().args(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let reader = BufReader::new(child.stdout.take().unwrap());
         let lines = std::thread::spawn(move || reader.lines().map_while(Result::ok).collect::<Vec<_>>());
         // Anywhere from its start to its end, about.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        std::thread::sleep(Duration::from_micros((seed >> 33) % 400_000));
+        std::thread::sleep(Duration::from_micros((seed >> 33) % (400_000 * (1 + kills as u64 / 8))));
         child.kill().unwrap();
         let done = child.wait().unwrap().success();
         for line in lines.join().unwrap() {
@@ -117,7 +118,6 @@ fn a_killed_sweep_loses_nothing_that_it_acknowledged() {
         }
     }
     rows += acknowledged.len();
-    assert!(kills < 8 || rows > 0, "no sweep came so far that it acknowledged anything");
     assert_eq!(swept(&args).0, whole, "as if it had never been killed");
     is_whole(&place);
     eprintln!("{kills} kills; {finished} sweeps ended before theirs; {rows} rows acknowledged");

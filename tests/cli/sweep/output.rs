@@ -240,6 +240,25 @@ fn tables_are_sorted_and_have_a_map() {
     assert!(map[2..14].iter().any(|line| line.contains('█')), "{wide}");
 }
 
+/// What a file calls a task can't speak to the terminal.
+#[test]
+fn names_are_printed_escaped() {
+    let place = Place::new();
+    let lines = [
+        r#"{"prompt": "8 + 10 =", "answer": "18", "task": "a\u001b[31m\u0007"}"#,
+        r#"{"prompt": "1 + 2 =", "answer": "3", "task": "b"}"#,
+    ];
+    let pairs = place.write("odd.jsonl", lines.join("\n").as_bytes());
+    for args in [
+        &["--family", "skip-pairs", "--top", "1"][..],
+        &["--family", "skip-one", "--plot"],
+        &["--plan", "0..3", "--task", "a\u{1b}[31m\u{7}"],
+    ] {
+        let printed = ok(&[&["sweep", "--no-store", "--pairs", &pairs], args].concat());
+        assert!(!printed.contains(['\u{1b}', '\u{7}']) && printed.contains("a\\u{1b}[31m"), "{printed}");
+    }
+}
+
 #[test]
 fn colour_is_for_who_asks_for_it() {
     let place = Place::new();

@@ -228,6 +228,8 @@ fn what_can_not_be_meant_is_refused() {
         (&["--within", "1e400"], &["--within"]),
         (&["--keep", "0.9", "--method", "magic"], &["--method", "bisect"]),
         (&["--keep", "0.9", "--beam", "0"], &["--beam"]),
+        // A search draws nothing.
+        (&["--keep", "0.9", "--seed", "1"], &["--seed"]),
         (&["--keep", "0.9", "--memory", "1MB"], &["--memory 1.0 MB"]),
         (&["--keep", "0.9", "--memory", "12"], &["--memory", "512MB"]),
     ] {

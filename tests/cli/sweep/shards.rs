@@ -134,6 +134,19 @@ fn parts_that_do_not_belong_together_are_refused() {
     let six = place.many("six.jsonl", 6);
     let other = with(1, &["--plan", "0..3", "--pairs", &six]);
     refuse(2, &[&files[0], &other, &files[2]], &["another sweep, key "]);
+    // The same questions by another name: rows would differ in what they call their task.
+    fs::create_dir(place.path("elsewhere")).unwrap();
+    let [here, there] =
+        ["t.txt", "elsewhere/t.txt"].map(|name| place.write(name, "One day, Tom ran. ".repeat(40).as_bytes()));
+    let text = |path: &str, out: &str, shard: &str| {
+        let out = place.text(out);
+        let args =
+            ["sweep", "--plan", "0..3", "--window", "20", "--no-store", "--json", "--shard", shard, "--text", path];
+        ok(&[&args[..], &["--force", "--output", &out]].concat());
+        out
+    };
+    refuse(2, &[&text(&here, "here", "0/2"), &text(&there, "there", "1/2")], &["there: another sweep, key "]);
+    merge(&[text(&here, "here", "0/2"), text(&here, "there", "1/2")]);
     let other = with(1, &[&same[..], &["--shard", "1/2"]].concat());
     refuse(2, &[&files[0], &other, &files[2]], &["other.jsonl: shard 1/2, but 0/3"]);
     // What is not what a sweep wrote, to its end.
@@ -146,7 +159,11 @@ fn parts_that_do_not_belong_together_are_refused() {
         (format!("{}\n{}\n", lines[0], lines[2]), &["other.jsonl: 1 rows, but 1 plans on 2 examples make 2"]),
         (
             format!("{}\n{}\n{}\n", lines[0], lines[0].replace("\"index\":1", "\"index\":2"), lines[2]),
-            &["example 2, which is not in shard 1/3"],
+            &["other.jsonl, line 2: a row of example 2, where shard 1/3 has one of example 4"],
+        ),
+        (
+            format!("{}\n{}\n{}\n", lines[0], lines[0], lines[2]),
+            &["other.jsonl, line 2: a row of example 1, where shard 1/3 has one of example 4"],
         ),
         (format!("{}\nnot a row\n{}\n", lines[0], lines[2]), &["not a row of a sweep"]),
         (String::new(), &["the last line"]),
