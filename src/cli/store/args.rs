@@ -310,7 +310,8 @@ pub(crate) enum FormatArg {
 /// Delete what nothing refers to, and experiments that are named, and make the file small
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Results that were computed for an experiment go with it, unless another experiment has them or a note cites them.
+Results that were computed for an experiment go with it, unless another experiment has them or a note cites them. While a process \
+that is of no experiment (`loss`, `complete`, `search`) may be running, what nothing refers to stays.
 
 Examples:
   lesion store gc

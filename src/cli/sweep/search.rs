@@ -215,7 +215,7 @@ impl Measuring<'_> {
                 }
                 Event::Flop(flop) => {
                     progress.advance(flop);
-                    Ok(())
+                    recorder.as_mut().map_or(Ok(()), |recorder| recorder.tick().map_err(Failure::from))
                 }
                 Event::Examples(_) => Ok(()),
             };
