@@ -79,8 +79,15 @@ fn a_killed_sweep_loses_nothing_that_it_acknowledged() {
     while kills < wanted {
         let mut child = lesion().args(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let reader = BufReader::new(child.stdout.take().unwrap());
-        let lines = std::thread::spawn(move || reader.lines().map_while(Result::ok).collect::<Vec<_>>());
-        // Anywhere from its start to its end, about.
+        let (came, first) = std::sync::mpsc::channel();
+        let lines = std::thread::spawn(move || {
+            let tell = |_: &String| came.send(()).unwrap_or(());
+            reader.lines().map_while(Result::ok).inspect(tell).collect::<Vec<_>>()
+        });
+        // Anywhere from its start to its end, about; every second one from its first row on, however slow the machine is.
+        if kills % 2 == 1 {
+            let _ = first.recv();
+        }
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         std::thread::sleep(Duration::from_micros((seed >> 33) % 400_000));
         child.kill().unwrap();
@@ -117,7 +124,7 @@ fn a_killed_sweep_loses_nothing_that_it_acknowledged() {
         }
     }
     rows += acknowledged.len();
-    assert!(kills < 8 || rows > 0, "no sweep came so far that it acknowledged anything");
+    assert!(kills < 2 || rows > 0, "no sweep came so far that it acknowledged anything");
     assert_eq!(swept(&args).0, whole, "as if it had never been killed");
     is_whole(&place);
     eprintln!("{kills} kills; {finished} sweeps ended before theirs; {rows} rows acknowledged");

@@ -229,7 +229,7 @@ fn examples_are_numbered_by_their_experiment() {
     assert_eq!(summary["computed_rows"], 0);
     let args = ["query", "--json", "--experiment", "fewer", "--select", "task,example,nll", "--sort", "example"];
     let mut found: Vec<_> = objects(&refs(&place.store(&args)));
-    found.sort_by_key(|row| (row["example"].as_u64(), row["task"] == "capitals"));
+    found.sort_by_key(|row| (row["task"] == "capitals", row["example"].as_u64()));
     let of = |row: &Value, nll: &str| (row["task"].clone(), row["example"].clone(), row[nll].clone());
     let got: Vec<_> = found.iter().map(|row| of(row, "nll")).collect();
     assert_eq!(got, rows.iter().map(|row| of(row, "answer_nll")).collect::<Vec<_>>());
