@@ -7,7 +7,7 @@ use lesion::forward::{self, Completion, Finish, Sampling, Session};
 use lesion::measure::Number;
 use lesion::measure::{self, LossSummary};
 use lesion::plan::Plan;
-use lesion::store::{NewCompletion, Store, Wanted};
+use lesion::store::{NewCompletion, Recorder, Wanted};
 use serde::Serialize;
 
 use super::args::Complete;
@@ -35,13 +35,14 @@ pub(crate) struct CompleteRecord<'a> {
     nan_logits: Option<usize>,
     position: Option<usize>,
     sampling: SamplingRecord<'a>,
-    isa: &'static str,
+    isa: &'a str,
     precision: &'static str,
     threads: usize,
 }
 
+/// How a completion is drawn, in JSON.
 #[derive(Serialize)]
-struct SamplingRecord<'a> {
+pub(crate) struct SamplingRecord<'a> {
     max_tokens: usize,
     temperature: f64,
     top_k: Option<usize>,
@@ -50,6 +51,21 @@ struct SamplingRecord<'a> {
     stop: &'a [String],
     stop_at_end_of_text: bool,
     cache: bool,
+}
+
+impl<'a> From<&'a Sampling> for SamplingRecord<'a> {
+    fn from(sampling: &'a Sampling) -> SamplingRecord<'a> {
+        SamplingRecord {
+            max_tokens: sampling.max_tokens,
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            seed: sampling.seed,
+            stop: &sampling.stop,
+            stop_at_end_of_text: sampling.stop_at_end_of_text,
+            cache: sampling.cache,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Complete) -> Result<Exit> {
@@ -68,31 +84,42 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     input.within_context(model.config())?;
     let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
+    let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
+    let begin = |store| keep::begin(store, &session, &args.model, &all, Wanted::default(), None, began);
+    let mut recorder = store.map(begin).transpose()?;
     let several = plans.len() > 1;
-    let mut said = Vec::new();
-    for plan in &plans {
+    for (number, plan) in plans.iter().enumerate() {
+        let there = there(recorder.as_ref(), number, &input, &sampling)?;
         let prompt_nll = prompt_nll(&mut session, plan, &input)?;
-        let completion = if output.json {
-            let completion = speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?;
-            model::check_unchanged(&model, args.model.read())?;
-            output.object(&record(&session, plan, &input, &sampling, &prompt_nll, &completion))?;
-            completion
-        } else if several {
-            output.heading(&summary(&session, plan, &prompt_nll))?;
-            let completion = speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
-            output.line("")?;
-            completion
-        } else {
-            let completion = speak_aloud(&mut session, plan, &input, &sampling, &mut output)?;
-            note(summary(&session, plan, &prompt_nll));
-            completion
+        let told = format!("{}{}", summary(&session, plan, &prompt_nll), from_store(&session, there.as_ref()));
+        if several && !output.json {
+            output.heading(&told)?;
+        }
+        let completion = match &there {
+            Some(There { completion, .. }) => completion.clone(),
+            None if output.json => speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?,
+            None => speak_aloud(&mut session, plan, &input, &sampling, &mut output)?,
         };
+        model::check_unchanged(&model, args.model.read())?;
+        if output.json {
+            let record = record(&session, plan, &input, &sampling, &prompt_nll, &completion);
+            let isa = there.as_ref().map_or(record.isa, |there| &there.isa);
+            output.object(&CompleteRecord { isa, ..record })?;
+        } else if there.is_some() {
+            show(&mut output, &completion)?;
+        }
+        if several && !output.json {
+            output.line("")?;
+        } else if !output.json {
+            note(told);
+        }
         signals::check()?;
-        said.push(completion);
+        if let (Some(recorder), None) = (&mut recorder, &there) {
+            recorder.complete(kept(number, &input, &sampling, completion))?;
+        }
     }
-    model::check_unchanged(&model, args.model.read())?;
-    if let Some(store) = store {
-        keep_all(store, args, &session, &plans, (&input, &sampling), &said, began)?;
+    if let Some(recorder) = recorder {
+        recorder.finish(None)?;
     }
     if !output.json {
         let uniform = (model.config().vocab_size as f64).ln();
@@ -103,31 +130,55 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Keeps what was said, by plan.
-fn keep_all(
-    store: Store,
-    args: &Complete,
-    session: &Session,
-    plans: &[NamedPlan],
-    (input, sampling): (&Input, &Sampling),
-    said: &[Completion],
-    began: Instant,
-) -> Result<()> {
-    let plans: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
-    let mut recorder = keep::begin(store, session, &args.model, &plans, Wanted::default(), None, began)?;
-    for (plan, completion) in said.iter().enumerate() {
-        recorder.complete(NewCompletion {
-            plan,
-            prompt: input.ids.clone(),
-            prompt_text: input.text.clone(),
-            sampling: sampling.clone(),
-            ids: completion.ids.clone(),
-            text: completion.text.clone(),
-            finish: finish(completion.finish),
-        })?;
+/// A completion that the store has.
+struct There {
+    completion: Completion,
+    /// The instruction set that computed it.
+    isa: String,
+}
+
+/// What a plan of this number has said before. What the store does not hold in full is said again: the text, where only ids were
+/// asked for, and where NaN came from.
+fn there(recorder: Option<&Recorder>, number: usize, input: &Input, sampling: &Sampling) -> Result<Option<There>> {
+    let Some(recorder) = recorder else { return Ok(None) };
+    let Some(said) = recorder.said(number, &input.ids, sampling)? else { return Ok(None) };
+    let whole = input.text.is_none() || said.text.is_some();
+    let finish = FINISHES.into_iter().find(|known| finish(*known) == said.finish).filter(|_| whole);
+    Ok(finish.map(|finish| {
+        let text = said.text.filter(|_| input.text.is_some());
+        There { completion: Completion { ids: said.ids, text, finish }, isa: said.observation.isa }
+    }))
+}
+
+/// For people: whether it was there, and what computed it where that is not what would now.
+fn from_store(session: &Session, there: Option<&There>) -> String {
+    match there {
+        None => String::new(),
+        Some(There { isa, .. }) if isa == session.isa().name() => "; it was there".to_owned(),
+        Some(There { isa, .. }) => format!("; it was there, computed with {isa}"),
     }
-    recorder.finish(None)?;
-    Ok(())
+}
+
+/// A completion as the store takes it.
+fn kept(plan: usize, input: &Input, sampling: &Sampling, completion: Completion) -> NewCompletion {
+    NewCompletion {
+        plan,
+        prompt: input.ids.clone(),
+        prompt_text: input.text.clone(),
+        sampling: sampling.clone(),
+        ids: completion.ids,
+        text: completion.text,
+        finish: finish(completion.finish),
+    }
+}
+
+/// A completion that is not being said: its text, or its ids.
+fn show(output: &mut Output, completion: &Completion) -> Result<()> {
+    match &completion.text {
+        Some(text) => output.model_text(text)?,
+        None => output.text(&completion.ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","))?,
+    }
+    output.line("")
 }
 
 /// The loss of the prompt, nats, one per predicted position.
@@ -219,16 +270,7 @@ pub(crate) fn record<'a>(
         finish: finish(completion.finish),
         nan_logits: nan.map(|(count, _)| count),
         position: nan.map(|(_, position)| position),
-        sampling: SamplingRecord {
-            max_tokens: sampling.max_tokens,
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            seed: sampling.seed,
-            stop: &sampling.stop,
-            stop_at_end_of_text: sampling.stop_at_end_of_text,
-            cache: sampling.cache,
-        },
+        sampling: SamplingRecord::from(sampling),
         isa: session.isa().name(),
         precision: session.precision().name(),
         threads: session.threads(),
@@ -250,6 +292,9 @@ pub(crate) fn cost(session: &Session, plan: &NamedPlan) -> String {
     let n_layer = session.model().config().n_layer;
     if plan.intact { format!("{cost} blocks") } else { format!("{cost} blocks ({n_layer} intact)") }
 }
+
+/// The ends of completions that their names say all of.
+const FINISHES: [Finish; 4] = [Finish::Length, Finish::Stop, Finish::Context, Finish::EndOfText];
 
 pub(crate) fn finish(finish: Finish) -> &'static str {
     match finish {

@@ -225,17 +225,14 @@ pub(super) fn insert_row(
     observation: i64,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO results VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-        ON CONFLICT DO UPDATE SET
-            kl = iif(kl_class IS NULL, excluded.kl, kl), kl_class = ifnull(kl_class, excluded.kl_class),
-            token_nll = ifnull(token_nll, excluded.token_nll)
-        WHERE kl_class IS NULL AND excluded.kl_class IS NOT NULL OR token_nll IS NULL AND excluded.token_nll IS NOT NULL";
+        ON CONFLICT DO NOTHING";
     let ((nll, nll_class), (entropy, entropy_class)) = (number::columns(row.nll), number::columns(row.entropy));
     let (kl, kl_class) = row.divergence.map_or((None, None), |kl| {
         let (kl, class) = number::columns(kl);
         (kl, Some(class))
     });
     let token_nll = (!row.token_nll.is_empty()).then(|| number::bytes(&row.token_nll));
-    transaction.prepare_cached(sql)?.execute(params![
+    let inserted = transaction.prepare_cached(sql)?.execute(params![
         setting,
         example,
         plan,
@@ -253,10 +250,35 @@ pub(super) fn insert_row(
         row.non_finite,
         token_nll
     ])?;
+    if inserted == 0 { gain(transaction, row, key, observation) } else { Ok(()) }
+}
+
+/// Gives a result that is there what it lacks, and says beside it whose that is: its bits are those of another process.
+fn gain(transaction: &Transaction<'_>, row: &Row, key: RunKey, observation: i64) -> rusqlite::Result<()> {
+    let sql = "SELECT kl_class IS NULL, token_nll IS NULL FROM results WHERE run_key = ?1";
+    let lacks = |row: &rusqlite::Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?));
+    let (lacks_kl, lacks_tokens) = transaction.prepare_cached(sql)?.query_row([key.0], lacks)?;
+    let kl = row.divergence.filter(|_| lacks_kl);
+    let token_nll = Some(&row.token_nll).filter(|losses| lacks_tokens && !losses.is_empty());
+    if let Some(kl) = kl {
+        let (kl, class) = number::columns(kl);
+        let sql = "UPDATE results SET kl = ?2, kl_class = ?3 WHERE run_key = ?1";
+        transaction.prepare_cached(sql)?.execute(params![key.0, kl, class])?;
+    }
+    if let Some(losses) = token_nll {
+        let sql = "UPDATE results SET token_nll = ?2 WHERE run_key = ?1";
+        transaction.prepare_cached(sql)?.execute(params![key.0, number::bytes(losses)])?;
+    }
+    if kl.is_some() || token_nll.is_some() {
+        let sql = "INSERT INTO gains (run_key, kl, token_nll) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET
+            kl = ifnull(kl, excluded.kl), token_nll = ifnull(token_nll, excluded.token_nll)";
+        let values = params![key.0, kl.map(|_| observation), token_nll.map(|_| observation)];
+        transaction.prepare_cached(sql)?.execute(values)?;
+    }
     Ok(())
 }
 
-/// A completion that is there stays.
+/// A completion that is there stays; one of ids gains its text.
 pub(super) fn insert_completion(
     transaction: &Transaction<'_>,
     completion: &NewCompletion,
@@ -265,9 +287,11 @@ pub(super) fn insert_completion(
 ) -> rusqlite::Result<()> {
     let NewCompletion { prompt, prompt_text, sampling, ids, text, finish, .. } = completion;
     let prompt = prompt_id(transaction, prompt)?;
-    let sql = "INSERT OR IGNORE INTO completions
+    let sql = "INSERT INTO completions
         (run_key, setting, plan, prompt, sampling, prompt_text, ids, text, finish, observation)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+        ON CONFLICT DO UPDATE SET text = excluded.text, prompt_text = excluded.prompt_text
+        WHERE text IS NULL AND excluded.text IS NOT NULL AND ids = excluded.ids";
     let (sampling, ids) = (key::sampling_json(sampling), key::json(ids));
     let values = params![key.0, setting, plan, prompt, sampling, prompt_text, ids, text, finish, observation];
     transaction.prepare_cached(sql)?.execute(values)?;

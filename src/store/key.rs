@@ -12,7 +12,7 @@
 use crate::forward::Sampling;
 use crate::plan::Plan;
 use crate::sweep::Example;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -137,31 +137,41 @@ impl ExampleKey {
     }
 }
 
+/// How a completion is drawn, in canonical JSON.
+#[derive(Serialize, Deserialize)]
+struct Drawn {
+    cache: bool,
+    max_tokens: usize,
+    seed: u64,
+    stop: Vec<String>,
+    stop_at_end_of_text: bool,
+    temperature: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+}
+
 /// Canonical JSON of how a completion is drawn.
 pub(super) fn sampling_json(sampling: &Sampling) -> String {
-    #[derive(Serialize)]
-    struct Canonical<'a> {
-        cache: bool,
-        max_tokens: usize,
-        seed: u64,
-        stop: &'a [String],
-        stop_at_end_of_text: bool,
-        temperature: f64,
-        top_k: Option<usize>,
-        top_p: Option<f64>,
-    }
-    let Sampling { max_tokens, temperature, top_k, top_p, seed, stop, stop_at_end_of_text, cache } = sampling;
-    json(&Canonical {
-        cache: *cache,
-        max_tokens: *max_tokens,
-        // Greedy choices draw nothing.
-        seed: if *temperature == 0.0 { 0 } else { *seed },
+    let Sampling { max_tokens, temperature, top_k, top_p, seed, stop, stop_at_end_of_text, cache } = sampling.clone();
+    // The most likely token is among the first k, and draws nothing.
+    let greedy = temperature == 0.0;
+    json(&Drawn {
+        cache,
+        max_tokens,
+        seed: if greedy { 0 } else { seed },
         stop,
-        stop_at_end_of_text: *stop_at_end_of_text,
-        temperature: *temperature,
-        top_k: *top_k,
-        top_p: *top_p,
+        stop_at_end_of_text,
+        temperature: if greedy { 0.0 } else { temperature },
+        top_k: top_k.filter(|_| !greedy),
+        top_p: top_p.filter(|_| !greedy),
     })
+}
+
+/// And back.
+pub(super) fn sampling_of(text: &str) -> serde_json::Result<Sampling> {
+    let Drawn { cache, max_tokens, seed, stop, stop_at_end_of_text, temperature, top_k, top_p } =
+        serde_json::from_str(text)?;
+    Ok(Sampling { max_tokens, temperature, top_k, top_p, seed, stop, stop_at_end_of_text, cache })
 }
 
 pub(super) fn json(value: &impl Serialize) -> String {
@@ -268,7 +278,10 @@ mod tests {
         let greedy = |seed| Sampling { seed, ..Sampling::greedy(5) };
         let of = |sampling: &Sampling| setting().completion_key(&plan("0..12"), &[0, 1], sampling);
         assert_eq!(of(&greedy(1)), of(&greedy(2)));
+        let limited = Sampling { top_k: Some(3), top_p: Some(0.5), temperature: -0.0, ..greedy(1) };
+        assert_eq!(of(&greedy(1)), of(&limited));
         let drawn = |seed| Sampling { temperature: 1.0, ..greedy(seed) };
+        assert_ne!(of(&drawn(1)), of(&Sampling { top_k: Some(3), ..drawn(1) }));
         assert_ne!(of(&drawn(1)), of(&drawn(2)));
         assert_ne!(of(&greedy(1)), of(&Sampling::greedy(6)));
     }

@@ -51,4 +51,4 @@ pub use read::{
     Experiment, ExperimentSummary, Observation, Question, StoredCompletion, StoredPlan, StoredRow, StoredTask,
 };
 pub use record::{NewCompletion, NewExperiment, NewObservation, Recorder, Source, Wanted};
-pub use run::{Asked, Run, Said};
+pub use run::{Asked, Gained, Run, Said};

@@ -35,6 +35,13 @@ pub struct ExperimentSummary {
     pub notes: u64,
 }
 
+impl ExperimentSummary {
+    /// Whether all of it has been run: an interrupted process, too, ends by itself, but has not seen all examples.
+    pub fn is_complete(&self) -> bool {
+        self.ended && self.expected_examples == Some(self.examples)
+    }
+}
+
 /// An experiment: what was run, with what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
@@ -506,7 +513,9 @@ pub(super) fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<
 /// JSON in a column.
 pub(super) fn parsed<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text: String = row.get(column)?;
-    serde_json::from_str(&text).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-    })
+    serde_json::from_str(&text).map_err(|error| not_json(column, error))
+}
+
+pub(super) fn not_json(column: usize, error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }

@@ -7,6 +7,7 @@ use super::insert::{
 use super::key::{ExampleKey, Setting, example_hash};
 use super::open::Store;
 use super::read::row_of;
+use super::run::Said;
 use crate::forward::Sampling;
 use crate::plan::Plan;
 use crate::sweep::{Example, Row};
@@ -207,11 +208,11 @@ impl Recorder {
         }
     }
 
-    /// The rows of an example that are there, by plan, and the instruction sets that computed them. More may follow.
+    /// The rows of an example that are there, by plan, each with the instruction sets that computed it. More may follow.
     ///
     /// # Errors
     /// Where the store can't be read.
-    pub fn expect(&mut self, example: &Example, source: Source) -> Result<Vec<(Row, String)>, StoreError> {
+    pub fn expect(&mut self, example: &Example, source: Source) -> Result<Vec<(Row, Vec<String>)>, StoreError> {
         let id = self.example_id(example)?;
         let known = id.map_or_else(|| Ok(Vec::new()), |id| self.rows(id, example.number))?;
         if id.is_none() || !self.is_placed(example.number, id, &source)? {
@@ -227,6 +228,9 @@ impl Recorder {
     ///
     /// # Errors
     /// Where the store can't be written to. What was not acknowledged may be lost then.
+    ///
+    /// # Panics
+    /// Where a row is of an example that is not expected, or of a plan that is none of the recorder's.
     pub fn append(&mut self, rows: &[Row]) -> Result<(), StoreError> {
         for row in rows {
             self.waiting.push(row.clone());
@@ -258,10 +262,12 @@ impl Recorder {
     fn commit(&mut self, also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>) -> Result<(), StoreError> {
         let failed = self.store.failed("write to");
         let transaction = self.store.write()?;
+        // Rows of a transaction that fails have not been there: what was learned of them is forgotten with it.
+        let mut tasks = std::mem::take(&mut self.tasks);
         for number in &self.new_examples {
             let Some(under_way) = self.examples.get_mut(number) else { continue };
             let UnderWay { example, source, id, .. } = under_way;
-            let placed = place(&transaction, example, source, &mut self.tasks).map_err(&failed)?;
+            let placed = place(&transaction, example, source, &mut tasks).map_err(&failed)?;
             *id = Some(placed.example);
             if let Some((experiment, _)) = &self.experiment {
                 let sql = "INSERT OR REPLACE INTO experiment_examples VALUES (?1, ?2, ?3, ?4)";
@@ -284,6 +290,7 @@ impl Recorder {
         }
         also(&transaction).and_then(|()| transaction.commit()).map_err(&failed)?;
         drop(failed);
+        self.tasks = tasks;
         self.new_examples.clear();
         self.waiting.clear();
         self.completions.clear();
@@ -306,15 +313,12 @@ impl Recorder {
         if self.completions.len() >= ROWS { self.sync() } else { self.tick() }
     }
 
-    /// Whether a completion is there already, and committed.
+    /// What a plan has said behind a prompt, where that is there already, and committed.
     ///
     /// # Errors
     /// Where the store can't be read.
-    pub fn has_completion(&self, plan: usize, prompt: &[u32], sampling: &Sampling) -> Result<bool, StoreError> {
-        let key = self.setting.completion_key(&self.plans[plan], prompt, sampling);
-        let sql = "SELECT 1 FROM completions WHERE run_key = ?1";
-        let found = self.store.connection.query_row(sql, [key.0], |_| Ok(())).optional();
-        Ok(found.map_err(self.store.failed("read"))?.is_some())
+    pub fn said(&self, plan: usize, prompt: &[u32], sampling: &Sampling) -> Result<Option<Said>, StoreError> {
+        self.store.said(self.setting.completion_key(&self.plans[plan], prompt, sampling))
     }
 
     /// Commits everything and ends the observation; `examples` is how many the experiment has in all, where all were seen.
@@ -349,9 +353,13 @@ impl Recorder {
         found.map_err(self.store.failed("read"))
     }
 
-    /// Whether the experiment (any, where there is none) has an example in its place.
+    /// Whether the experiment has an example in its place; without one, whether it is known where the example comes from.
     fn is_placed(&self, number: u64, id: Option<i64>, source: &Source) -> Result<bool, StoreError> {
-        let Some((experiment, _)) = &self.experiment else { return Ok(id.is_some()) };
+        let Some((experiment, _)) = &self.experiment else {
+            let sql = "SELECT 1 FROM questions q LEFT JOIN tasks t ON t.id = q.task
+                WHERE q.example = ?1 AND (?2 IS NULL OR t.name = ?2) LIMIT 1";
+            return Ok(self.store.one(sql, params![id, source.task], |_| Ok(()))?.is_some());
+        };
         let sql = "SELECT q.example, t.name, e.number FROM experiment_examples e JOIN questions q ON q.id = e.question
             LEFT JOIN tasks t ON t.id = q.task WHERE e.experiment = ?1 AND e.position = ?2";
         let found = self.store.connection.prepare_cached(sql).and_then(|mut select| {
@@ -365,10 +373,12 @@ impl Recorder {
     }
 
     /// The rows of an example that hold what is wanted.
-    fn rows(&self, id: i64, number: u64) -> Result<Vec<(Row, String)>, StoreError> {
+    fn rows(&self, id: i64, number: u64) -> Result<Vec<(Row, Vec<String>)>, StoreError> {
         let sql = "SELECT r.plan, r.tokens, r.nll, r.nll_class, r.top1, r.first_rank, r.entropy, r.entropy_class, r.kl,
-            r.kl_class, r.non_finite, r.token_nll, o.isa
-            FROM results r JOIN observations o ON o.id = r.observation WHERE r.setting = ?1 AND r.example = ?2";
+            r.kl_class, r.non_finite, r.token_nll, o.isa, k.isa, t.isa
+            FROM results r JOIN observations o ON o.id = r.observation LEFT JOIN gains g ON g.run_key = r.run_key
+            LEFT JOIN observations k ON k.id = g.kl LEFT JOIN observations t ON t.id = g.token_nll
+            WHERE r.setting = ?1 AND r.example = ?2";
         let failed = self.store.failed("read");
         let mut select = self.store.connection.prepare_cached(sql).map_err(&failed)?;
         let mut found = select.query([self.setting_id, id]).map_err(&failed)?;
@@ -383,7 +393,14 @@ impl Recorder {
                     return Err(self.store.damaged(format!("a result of plan {} is no number", self.plans[plan])));
                 };
                 if let Some(row) = self.wanted.of(Row { plan, example: number, ..row }) {
-                    rows.push((row, columns.get(12).map_err(&failed)?));
+                    let isa = |column: usize| columns.get::<_, Option<String>>(column).map_err(&failed);
+                    let gained = [self.wanted.divergence.then_some(13), self.wanted.token_losses.then_some(14)];
+                    let mut isas: Vec<String> = isa(12)?.into_iter().collect();
+                    for column in gained.into_iter().flatten() {
+                        isas.extend(isa(column)?);
+                    }
+                    isas.dedup();
+                    rows.push((row, isas));
                 }
             }
         }
@@ -423,5 +440,56 @@ impl Store {
     pub(super) fn write(&self) -> Result<Transaction<'_>, StoreError> {
         // Unchecked: the connection is borrowed, and nothing here nests transactions.
         Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(self.failed("write to"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Gained;
+    use super::super::tests::{Folder, KL, begin, begin_on, count, example, plans, row, setting, source};
+    use super::*;
+
+    /// The bits that a row gains may be another instruction set's: it is said which one's.
+    #[test]
+    fn what_is_gained_has_its_own_process() {
+        let folder = Folder::new();
+        let expect = |recorder: &mut Recorder| recorder.expect(&example(0), source(0)).unwrap();
+        let mut first = begin(folder.store(), Wanted::default(), None).unwrap();
+        expect(&mut first);
+        first.append(&[Row { divergence: None, ..row(1, 0) }]).unwrap();
+        let mut second = begin_on(first.finish(None).unwrap(), KL, None, "portable").unwrap();
+        assert!(expect(&mut second).is_empty());
+        second.append(&[Row { nll: 9.0, divergence: Some(0.5), ..row(1, 0) }]).unwrap();
+        let mut third = begin_on(second.finish(None).unwrap(), KL, None, "avx512").unwrap();
+        let there = expect(&mut third);
+        let [(there, isas)] = &there[..] else { panic!("one row: {there:?}") };
+        assert_eq!(
+            (there.nll, there.divergence, &isas[..]),
+            (row(1, 0).nll, Some(0.5), &["avx2", "portable"].map(String::from)[..])
+        );
+        let mut fourth = begin_on(third.finish(None).unwrap(), Wanted::default(), None, "avx512").unwrap();
+        assert_eq!(expect(&mut fourth)[0].1, ["avx2"], "of what is wanted alone");
+        let store = fourth.finish(None).unwrap();
+        store.collect(&[], false).unwrap();
+        let run = store.run(setting().run_key(&plans()[1], &example(0))).unwrap();
+        let gained = Gained { divergence: Some("portable".to_owned()), token_losses: None };
+        assert_eq!((run.observation.isa.as_str(), run.gained), ("avx2", gained));
+    }
+
+    /// A transaction that fails leaves nothing behind, not in memory either: another process may have taken its numbers.
+    #[test]
+    fn a_commit_that_failed_is_done_anew() {
+        let folder = Folder::new();
+        let mut recorder = begin(folder.store(), KL, None).unwrap();
+        let _ = recorder.expect(&example(0), source(0)).unwrap();
+        let broken = "CREATE TEMP TRIGGER broken BEFORE INSERT ON results BEGIN SELECT RAISE(ABORT, 'no'); END";
+        recorder.store().connection.execute_batch(broken).unwrap();
+        assert!(recorder.append(&[row(0, 0)]).and_then(|()| recorder.sync()).is_err());
+        recorder.store().connection.execute_batch("DROP TRIGGER broken").unwrap();
+        folder.store().connection.execute("INSERT INTO tasks (name) VALUES ('another')", []).unwrap();
+        let store = recorder.finish(Some(1)).unwrap();
+        let sql = "SELECT t.name FROM questions q JOIN tasks t ON t.id = q.task";
+        let task: String = store.connection.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!((task.as_str(), count(&store, "results")), ("sums", 1));
     }
 }

@@ -14,7 +14,7 @@ pub(super) const APPLICATION_ID: i64 = 0x6c73_6e31;
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// From version i to i + 1. Never changed once a release has it.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 -- A model: equal bytes are one model, wherever they lie.
@@ -205,6 +205,15 @@ LEFT JOIN questions q ON q.example = r.example
 LEFT JOIN tasks t ON t.id = q.task;
 ";
 
+const VERSION_2: &str = "
+-- What a result gained after it was computed, and the process that computed that: maybe with another instruction set.
+CREATE TABLE gains (
+    run_key BLOB NOT NULL PRIMARY KEY REFERENCES results (run_key) ON DELETE CASCADE,
+    kl INTEGER REFERENCES observations,
+    token_nll INTEGER REFERENCES observations
+) STRICT, WITHOUT ROWID;
+";
+
 /// What version a file has: none where it is empty. Nothing is written.
 pub(super) fn version(connection: &Connection, path: &Path) -> Result<Option<i64>, StoreError> {
     let failed = |source| StoreError::sqlite("read", path, source);
@@ -237,4 +246,73 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
         transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     }
     transaction.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Folder, KL, begin, example, filled, results, source};
+    use super::*;
+    use crate::store::Store;
+
+    /// A store as this version made it, with what a store of now holds.
+    fn older(path: &Path, version: usize, now: &Path) {
+        let connection = Connection::open(path).unwrap();
+        MIGRATIONS[..version].iter().for_each(|migration| connection.execute_batch(migration).unwrap());
+        connection.execute("ATTACH ?1 AS now", [now.to_str().unwrap()]).unwrap();
+        let list = |sql: &str| -> Vec<String> {
+            let mut select = connection.prepare(sql).unwrap();
+            select.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+        };
+        for table in list("SELECT name FROM main.sqlite_schema WHERE type = 'table' ORDER BY rowid") {
+            let columns = list(&format!("SELECT name FROM pragma_table_info('{table}')")).join(", ");
+            let sql = format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM now.{table}");
+            connection.execute_batch(&format!("PRAGMA foreign_keys = 0; {sql}")).unwrap();
+        }
+        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        connection.pragma_update(None, "user_version", version as i64).unwrap();
+    }
+
+    fn version_of(path: &Path) -> i64 {
+        Connection::open(path).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn every_older_store_becomes_one_of_now() {
+        for version in 1..VERSION as usize {
+            for to_read in [true, false] {
+                let folder = Folder::new();
+                let (store, name) = filled(&folder);
+                let all = |store: &Store| format!("{:?}", results(store, &store.experiment(&name).unwrap()));
+                let want = all(&store);
+                drop(store);
+                let path = folder.file().with_extension("older");
+                older(&path, version, &folder.file());
+                let store = if to_read { Store::read(&path) } else { Store::open(&path) }.unwrap();
+                store.check_integrity().unwrap();
+                assert_eq!((version_of(&path), all(&store)), (VERSION, want), "from version {version}");
+                drop(store);
+                let mut recorder = begin(Store::open(&path).unwrap(), KL, None).unwrap();
+                assert_eq!(recorder.experiment(), Some(&*name));
+                assert_eq!(recorder.expect(&example(3), source(3)).unwrap().len(), 4, "what was there is there");
+            }
+        }
+    }
+
+    #[test]
+    fn a_migration_is_done_as_a_whole_or_not_at_all() {
+        let folder = Folder::new();
+        let (store, _) = filled(&folder);
+        drop(store);
+        let path = folder.file().with_extension("older");
+        older(&path, 1, &folder.file());
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE gains (in_the_way)").unwrap();
+        let before: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        assert!(Store::open(&path).is_err());
+        assert!(matches!(Store::read(&path), Err(StoreError::Older { found: 1, .. })));
+        let after: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
+        assert_eq!((version_of(&path), before), (1, after));
+        connection.execute_batch("DROP TABLE gains").unwrap();
+        Store::open(&path).unwrap().check_integrity().unwrap();
+    }
 }

@@ -91,9 +91,13 @@ pub(super) fn row(plan: usize, example: u64) -> Row {
 const COMMAND: [&str; 3] = ["sweep", "--family", "keep-first"];
 
 pub(super) fn begin(store: Store, wanted: Wanted, name: Option<&str>) -> Result<Recorder, StoreError> {
+    begin_on(store, wanted, name, "avx2")
+}
+
+pub(super) fn begin_on(store: Store, wanted: Wanted, name: Option<&str>, isa: &str) -> Result<Recorder, StoreError> {
     let command = COMMAND.map(str::to_owned);
     let observation = NewObservation {
-        isa: "avx2",
+        isa,
         threads: 2,
         model: "toy",
         commit: "",
@@ -106,7 +110,7 @@ pub(super) fn begin(store: Store, wanted: Wanted, name: Option<&str>) -> Result<
     Recorder::begin(store, &setting(), &plans(), wanted, &observation, Some(&experiment))
 }
 
-const KL: Wanted = Wanted { divergence: true, token_losses: false };
+pub(super) const KL: Wanted = Wanted { divergence: true, token_losses: false };
 
 /// A store with eight examples of two tasks, all plans run on all.
 pub(super) fn filled(folder: &Folder) -> (Store, String) {
@@ -127,7 +131,7 @@ fn same(a: &impl std::fmt::Debug, b: &impl std::fmt::Debug) -> bool {
     format!("{a:?}") == format!("{b:?}")
 }
 
-fn results(store: &Store, experiment: &Experiment) -> Vec<StoredRow> {
+pub(super) fn results(store: &Store, experiment: &Experiment) -> Vec<StoredRow> {
     let mut rows = Vec::new();
     let take = |row| {
         rows.push(row);
@@ -137,7 +141,7 @@ fn results(store: &Store, experiment: &Experiment) -> Vec<StoredRow> {
     rows
 }
 
-fn count(store: &Store, table: &str) -> i64 {
+pub(super) fn count(store: &Store, table: &str) -> i64 {
     store.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
 
@@ -197,7 +201,7 @@ fn a_run_is_computed_once() {
         let rows: Vec<Row> = there.iter().map(|(row, _)| row.clone()).collect();
         let want: Vec<Row> = (0..4).map(|plan| row(plan, number)).collect();
         assert!(same(&rows, &want), "{rows:?}");
-        assert!(there.iter().all(|(_, isa)| isa == "avx2"));
+        assert!(there.iter().all(|(_, isas)| isas[..] == ["avx2"]));
     }
     let unknown = Example { ids: vec![1, 2, 3], scored: 1..3, number: 9 };
     assert!(again.expect(&unknown, Source::default()).unwrap().is_empty());
@@ -297,12 +301,14 @@ fn completions_belong_to_the_experiments_that_ask_the_same() {
         text: Some(text.to_owned()),
         finish: "length",
     };
-    assert!(!recorder.has_completion(2, prompt, &sampling).unwrap());
+    assert!(recorder.said(2, prompt, &sampling).unwrap().is_none());
     recorder.complete(said(2, " four")).unwrap();
     recorder.complete(said(1, " five")).unwrap();
     recorder.complete(said(2, " once is enough")).unwrap();
     recorder.sync().unwrap();
-    assert!(recorder.has_completion(2, prompt, &sampling).unwrap());
+    let there = recorder.said(2, prompt, &sampling).unwrap().unwrap();
+    assert_eq!((there.text.as_deref(), &there.prompt_ids[..], &there.plan), (Some(" four"), prompt, &plans()[2]));
+    assert_eq!((there.computed_key(), &there.sampling), (there.key, &sampling));
     let store = recorder.finish(None).unwrap();
     let experiment = store.experiment(&name).unwrap();
     let completions = store.completions(&experiment).unwrap();

@@ -31,7 +31,7 @@ pub(super) struct Keeping<'a> {
     recorder: Recorder,
     model_args: &'a ModelArgs,
     /// Of the input that is under way, by plan and example.
-    known: HashMap<(usize, u64), (Row, String)>,
+    known: HashMap<(usize, u64), (Row, Vec<String>)>,
     /// The examples of that input: those that make it up, then the answer's.
     parts: Vec<Example>,
     answer: Option<Example>,
@@ -84,7 +84,7 @@ impl<'a> Keeping<'a> {
 
     fn add(&mut self, example: &Example, source: Source) -> Result<()> {
         let known = self.recorder.expect(example, source).map_err(|error| store_failure(&error))?;
-        self.known.extend(known.into_iter().map(|(row, isa)| ((row.plan, example.number), (row, isa))));
+        self.known.extend(known.into_iter().map(|(row, isas)| ((row.plan, example.number), (row, isas))));
         self.number += 1;
         Ok(())
     }
@@ -94,9 +94,9 @@ impl<'a> Keeping<'a> {
         let mut losses = Losses { nll: Vec::new(), isa: None };
         let mut new = Vec::new();
         for example in &self.parts {
-            if let Some((row, isa)) = self.known.get(&(number, example.number)) {
+            if let Some((row, isas)) = self.known.get(&(number, example.number)) {
                 losses.nll.extend(&row.token_nll);
-                losses.isa = Some(isa.clone());
+                losses.isa = Some(isas.join("+"));
             } else {
                 let row = computed(session, number, &plan.plan, example)?;
                 losses.nll.extend(&row.token_nll);

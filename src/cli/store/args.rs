@@ -21,8 +21,8 @@ pub(crate) struct StoreArgs {
 /// Results that are kept: list, query, compare, annotate, check and export them
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`sweep`, `loss` and `complete` keep what they measure in one SQLite file: $XDG_DATA_HOME/lesion/store.db, or \
-~/.local/share/lesion/store.db. A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan), \
+`sweep`, `search`, `loss` and `complete` keep what they measure in one SQLite file: $XDG_DATA_HOME/lesion/store.db, or \
+~/.local/share/lesion/store.db (`chat` and seed-compat losses keep nothing). A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan), \
 and is computed once. Results of a sweep make an experiment, which has a name.
 
 Examples:
@@ -310,7 +310,8 @@ pub(crate) enum FormatArg {
 /// Delete what nothing refers to, and experiments that are named, and make the file small
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Results that were computed for an experiment go with it, unless another experiment has them or a note cites them.
+Results that were computed for an experiment go with it, unless another experiment has them or a note cites them. While a process \
+that is of no experiment (`loss`, `complete`, `search`) may be running, what nothing refers to stays.
 
 Examples:
   lesion store gc

@@ -34,10 +34,10 @@ struct SettingRecord<'a> {
 struct PlanRecord<'a> {
     plan: &'a str,
     examples: u64,
-    /// Nats per token.
-    first: Number,
-    second: Number,
-    delta: Number,
+    /// Nats per token; null where no example is in both.
+    first: Option<Number>,
+    second: Option<Number>,
+    delta: Option<Number>,
     first_correct: u64,
     second_correct: u64,
     /// Examples whose loss is the same bit for bit.
@@ -47,12 +47,13 @@ struct PlanRecord<'a> {
 impl<'a> PlanRecord<'a> {
     fn of(plan: &'a PlanDifference) -> PlanRecord<'a> {
         let [first, second] = plan.sides;
+        let there = |loss: f64| (plan.examples > 0).then_some(Number(loss));
         PlanRecord {
             plan: &plan.plan,
             examples: plan.examples,
-            first: Number(first.loss()),
-            second: Number(second.loss()),
-            delta: Number(second.loss() - first.loss()),
+            first: there(first.loss()),
+            second: there(second.loss()),
+            delta: there(second.loss() - first.loss()),
             first_correct: first.correct,
             second_correct: second.correct,
             identical: plan.identical,
@@ -115,7 +116,7 @@ fn show(output: &mut Output, [first, second]: [&str; 2], difference: &Difference
     output.line("")?;
     let header =
         ["plan", "examples", first, second, "Δ nats/token", "correct", "correct", "same bits"].map(str::to_owned);
-    let rows: Vec<Vec<String>> = difference.plans.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = difference.plans.iter().filter(|plan| plan.examples > 0).map(row).collect();
     output.text(&table(&header, &rows, 1))
 }
 

@@ -2,13 +2,14 @@
 
 use lesion::measure::Number;
 use lesion::report::command_line;
-use lesion::store::{Experiment, ExperimentSummary, Note, Observation, Run, RunKey, Said, Store, StoreError};
+use lesion::store::{Experiment, ExperimentSummary, Note, Observation, Run, Said, Store, StoreError};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::args::{Ls, Show};
 use super::notes::{self, NoteRecord};
 use super::reading;
+use crate::cli::complete::SamplingRecord;
 use crate::cli::failure::{Exit, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, numbers, shown, table};
 
@@ -23,7 +24,10 @@ struct SummaryRecord<'a> {
     examples: u64,
     /// In all; null until all have been seen.
     expected_examples: Option<u64>,
+    /// Whether its last process ended by itself.
     ended: bool,
+    /// Whether all of it has been run.
+    complete: bool,
     tags: &'a [String],
     notes: u64,
 }
@@ -36,9 +40,19 @@ pub(super) fn ls(args: &Ls) -> Result<Exit> {
         all.retain(|experiment| experiment.tags.contains(tag));
     }
     if output.json {
-        for ExperimentSummary { name, kind, model, created, plans, examples, expected_examples, ended, tags, notes } in
-            &all
-        {
+        for experiment in &all {
+            let ExperimentSummary {
+                name,
+                kind,
+                model,
+                created,
+                plans,
+                examples,
+                expected_examples,
+                ended,
+                tags,
+                notes,
+            } = experiment;
             output.object(&SummaryRecord {
                 schema_version: SCHEMA_VERSION,
                 experiment: name,
@@ -49,6 +63,7 @@ pub(super) fn ls(args: &Ls) -> Result<Exit> {
                 examples: *examples,
                 expected_examples: *expected_examples,
                 ended: *ended,
+                complete: experiment.is_complete(),
                 tags,
                 notes: *notes,
             })?;
@@ -64,8 +79,7 @@ pub(super) fn ls(args: &Ls) -> Result<Exit> {
 }
 
 fn line(experiment: &ExperimentSummary) -> Vec<String> {
-    let ExperimentSummary { name, model, created, plans, examples, expected_examples, ended, tags, notes, .. } =
-        experiment;
+    let ExperimentSummary { name, model, created, plans, examples, expected_examples, tags, notes, .. } = experiment;
     let of = expected_examples.filter(|all| all != examples).map_or(String::new(), |all| format!(" of {all}"));
     vec![
         name.clone(),
@@ -75,7 +89,7 @@ fn line(experiment: &ExperimentSummary) -> Vec<String> {
         plans.to_string(),
         format!("{examples}{of}"),
         notes.to_string(),
-        if *ended { String::new() } else { "unfinished".to_owned() },
+        if experiment.is_complete() { String::new() } else { "unfinished".to_owned() },
     ]
 }
 
@@ -149,7 +163,7 @@ pub(super) fn show(args: &Show) -> Result<Exit> {
         Err(StoreError::Unknown { .. }) if is_key(&args.what) => {
             let key = store.key(&args.what)?;
             match store.said(key)? {
-                Some(said) => show_said(&mut output, key, &said)?,
+                Some(said) => show_said(&mut output, &said)?,
                 None => show_run(&mut output, &store.run(key)?)?,
             }
         }
@@ -291,7 +305,7 @@ struct AskedRecord<'a> {
 }
 
 fn show_run(output: &mut Output, run: &Run) -> Result<()> {
-    let Run { key, setting, plan, example, row, observation, questions, experiments } = run;
+    let Run { key, setting, plan, example, row, observation, gained: _, questions, experiments } = run;
     if output.json {
         return output.object(&RunRecord {
             schema_version: SCHEMA_VERSION,
@@ -357,40 +371,57 @@ struct SaidRecord<'a> {
     schema_version: u32,
     key: String,
     model: &'a str,
-    plan: &'a str,
+    weights: &'a str,
+    tokenizer: Option<&'a str>,
+    arithmetic: &'a str,
+    numerics_version: u32,
+    plan: String,
     prompt: Option<&'a str>,
+    prompt_ids: &'a [u32],
     completion: Option<&'a str>,
     completion_ids: &'a [u32],
     finish: &'a str,
-    sampling: &'a Value,
+    sampling: SamplingRecord<'a>,
+    observation: ObservationRecord<'a>,
 }
 
-fn show_said(output: &mut Output, key: RunKey, said: &Said) -> Result<()> {
-    let Said { model, plan, prompt, sampling, ids, text, finish } = said;
+fn show_said(output: &mut Output, said: &Said) -> Result<()> {
+    let Said { key, setting, plan, prompt_ids, prompt, sampling, ids, text, finish, observation } = said;
     if output.json {
         return output.object(&SaidRecord {
             schema_version: SCHEMA_VERSION,
             key: key.to_string(),
-            model,
-            plan,
+            model: &setting.model.name,
+            weights: &setting.model.weights,
+            tokenizer: setting.model.tokenizer.as_deref(),
+            arithmetic: &setting.arithmetic,
+            numerics_version: setting.numerics_version,
+            plan: plan.to_string(),
             prompt: prompt.as_deref(),
+            prompt_ids,
             completion: text.as_deref(),
             completion_ids: ids,
             finish,
-            sampling,
+            sampling: SamplingRecord::from(sampling),
+            observation: ObservationRecord::from(observation),
         });
     }
     output.heading(&format!("completion {key}"))?;
+    let drawn = serde_json::to_string(&SamplingRecord::from(sampling)).expect("plain data");
     let mut fields = vec![
-        vec!["model".to_owned(), model.clone()],
-        vec!["plan".to_owned(), plan.clone()],
-        vec!["sampling".to_owned(), sampling.to_string()],
-        vec!["ended by".to_owned(), finish.clone()],
+        ("model", setting.model.name.clone()),
+        ("weights", setting.model.weights.clone()),
+        ("arithmetic", format!("{}, version {}, {}", setting.arithmetic, setting.numerics_version, observation.isa)),
+        ("plan", plan.to_string()),
+        ("sampling", drawn),
+        ("ended by", finish.clone()),
     ];
     if let Some(prompt) = prompt {
-        fields.push(vec!["prompt".to_owned(), format!("{prompt:?}")]);
+        fields.push(("prompt", format!("{prompt:?}")));
     }
-    let said = text.as_ref().map_or_else(|| format!("{ids:?}"), |text| format!("{text:?}"));
-    fields.push(vec!["said".to_owned(), said]);
-    output.text(&table(&[], &fields, 2))
+    fields.push(("said", text.as_ref().map_or_else(|| format!("{ids:?}"), |text| format!("{text:?}"))));
+    let when = format!("{} on {}, version {}", observation.started, observation.host, observation.version);
+    fields.push(("computed (UTC)", when));
+    let rows: Vec<Vec<String>> = fields.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    output.text(&table(&[], &rows, 2))
 }

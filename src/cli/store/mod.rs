@@ -53,6 +53,8 @@ struct Gone {
     experiments: u64,
     results: u64,
     others: u64,
+    /// Whether rows that nothing refers to stay, because a process may be about to.
+    spared: bool,
     bytes_before: u64,
     bytes_after: u64,
 }
@@ -71,6 +73,7 @@ fn gc(args: &Gc) -> Result<Exit> {
             experiments: collected.experiments,
             results: collected.results,
             others: collected.others,
+            spared: collected.spared,
             bytes_before: before,
             bytes_after: after,
         })?;
@@ -84,6 +87,11 @@ fn gc(args: &Gc) -> Result<Exit> {
         } else {
             note(format!("deleted {what}; {} before, {} after", size(before), size(after)));
         }
+    }
+    if collected.spared {
+        note(
+            "what nothing refers to stays for now: a process that has begun within a day and not ended may be about to",
+        );
     }
     output.finish()?;
     Ok(Exit::Ok)

@@ -93,6 +93,13 @@ impl<'o> Lines<'o> {
 
     fn line(&mut self, values: &[Value]) -> Result<()> {
         self.count += 1;
+        if self.count == 1 && self.output.json {
+            let twice = self.names.iter().enumerate().find(|(at, name)| self.names[..*at].contains(name));
+            if let Some((_, name)) = twice {
+                let message = format!("two columns are called {name}: JSON would hold one of them");
+                return Err(Failure::usage(message).with_help("AS gives a column another name"));
+            }
+        }
         if self.output.json {
             self.output.object(&Object { names: &self.names, values })
         } else if self.csv {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use lesion::forward::{NUMERICS_VERSION, Precision, Session, SessionOptions};
+use lesion::forward::{Completion, NUMERICS_VERSION, Precision, Session, SessionOptions, complete};
 use lesion::model::Model;
 use lesion::plan::Plan;
-use lesion::store::{Run, RunKey, Setting, Store};
+use lesion::store::{Observation, Run, RunKey, Said, Setting, Store};
 use lesion::sweep::{Ended, Event, Row, Sweep, SweepOptions};
 use lesion_kernels::Isa;
 use serde::Serialize;
@@ -16,10 +16,11 @@ use serde::Serialize;
 use super::args::Verify;
 use super::reading;
 use crate::cli::args::ModelArgs;
+use crate::cli::complete::finish;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, note};
 use crate::cli::sweep::running::sweep_failure;
-use crate::cli::{keep, model, resolve, signals};
+use crate::cli::{forward_failure, keep, model, resolve, signals};
 
 /// Of HAZARDS' gate for f32 on other instruction sets: log-probabilities and the mean loss.
 const F32_LOSS: f64 = 1e-4;
@@ -71,16 +72,19 @@ pub(super) fn run(args: &Verify) -> Result<Exit> {
     store.check_integrity()?;
     let mut verification = Verification::default();
     // What was computed alike is computed again together.
-    let mut groups: BTreeMap<(String, String, u32, String, String), Vec<Run>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, u32, String, String), Vec<Kept>> = BTreeMap::new();
     for key in keys(&store, args)? {
         signals::check()?;
-        let run = store.run(key)?;
-        if run.computed_key() != run.key {
-            verification.mismatch(&run, "its key is not that of what it stands for".to_owned());
+        let kept = match store.said(key)? {
+            Some(said) => Kept::Said(Box::new(said)),
+            None => Kept::Run(Box::new(store.run(key)?)),
+        };
+        if kept.computed_key() != key {
+            verification.mismatch(key, kept.plan(), "its key is not that of what it stands for".to_owned());
             continue;
         }
-        let Setting { model, arithmetic, numerics_version } = &run.setting;
-        let observation = &run.observation;
+        let Setting { model, arithmetic, numerics_version } = kept.setting();
+        let observation = kept.observation();
         let group = (
             model.weights.clone(),
             arithmetic.clone(),
@@ -88,11 +92,11 @@ pub(super) fn run(args: &Verify) -> Result<Exit> {
             observation.isa.clone(),
             observation.model.clone(),
         );
-        groups.entry(group).or_default().push(run);
+        groups.entry(group).or_default().push(kept);
     }
-    for runs in groups.values() {
-        if let Err(reason) = verification.group(args, runs)? {
-            verification.not_compared.push(NotCompared { results: runs.len(), reason });
+    for kept in groups.values() {
+        if let Err(reason) = verification.group(args, kept)? {
+            verification.not_compared.push(NotCompared { results: kept.len(), reason });
         }
     }
     verification.judge();
@@ -111,6 +115,42 @@ pub(super) fn run(args: &Verify) -> Result<Exit> {
     }
     output.finish()?;
     Ok(exit)
+}
+
+/// What is computed again.
+enum Kept {
+    Run(Box<Run>),
+    Said(Box<Said>),
+}
+
+impl Kept {
+    fn setting(&self) -> &Setting {
+        match self {
+            Kept::Run(run) => &run.setting,
+            Kept::Said(said) => &said.setting,
+        }
+    }
+
+    fn observation(&self) -> &Observation {
+        match self {
+            Kept::Run(run) => &run.observation,
+            Kept::Said(said) => &said.observation,
+        }
+    }
+
+    fn plan(&self) -> &Plan {
+        match self {
+            Kept::Run(run) => &run.plan,
+            Kept::Said(said) => &said.plan,
+        }
+    }
+
+    fn computed_key(&self) -> RunKey {
+        match self {
+            Kept::Run(run) => run.computed_key(),
+            Kept::Said(said) => said.computed_key(),
+        }
+    }
 }
 
 fn keys(store: &Store, args: &Verify) -> Result<Vec<RunKey>> {
@@ -137,8 +177,8 @@ struct Verification {
 }
 
 impl Verification {
-    fn mismatch(&mut self, run: &Run, what: String) {
-        self.mismatches.push(Mismatch { key: run.key.to_string(), plan: run.plan.to_string(), what });
+    fn mismatch(&mut self, key: RunKey, plan: &Plan, what: String) {
+        self.mismatches.push(Mismatch { key: key.to_string(), plan: plan.to_string(), what });
     }
 
     fn compared(&self) -> usize {
@@ -146,15 +186,14 @@ impl Verification {
     }
 
     /// Computes runs of one setting and instruction set again; why not, where that can't be.
-    fn group(&mut self, args: &Verify, runs: &[Run]) -> Result<std::result::Result<(), String>> {
-        let first = &runs[0];
-        let wanted = &first.setting;
-        let options = match options(args, wanted, &first.observation.isa)? {
+    fn group(&mut self, args: &Verify, group: &[Kept]) -> Result<std::result::Result<(), String>> {
+        let (wanted, first) = (group[0].setting(), group[0].observation());
+        let options = match options(args, wanted, &first.isa)? {
             Ok(options) => options,
             Err(reason) => return Ok(Err(reason)),
         };
         let model_args = ModelArgs {
-            model: args.model.clone().unwrap_or_else(|| PathBuf::from(&first.observation.model)),
+            model: args.model.clone().unwrap_or_else(|| PathBuf::from(&first.model)),
             lock: args.lock.clone(),
             no_mmap: false,
             verify: false,
@@ -175,28 +214,49 @@ impl Verification {
         }
         let exact = here.arithmetic == wanted.arithmetic
             && wanted.numerics_version == NUMERICS_VERSION
-            && session.isa().name() == first.observation.isa;
-        for run in runs {
+            && session.isa().name() == first.isa;
+        for kept in group {
             signals::check()?;
-            let again = computed(&mut session, &model, run)?;
-            model::check_unchanged(&model, model_args.read())?;
-            self.compare(run, &again, exact);
+            match kept {
+                Kept::Run(run) => {
+                    let again = computed(&mut session, &model, run)?;
+                    model::check_unchanged(&model, model_args.read())?;
+                    self.compare(run, &again, exact.then(|| session.isa().name()));
+                }
+                Kept::Said(said) => {
+                    let again = said_again(&mut session, &model, said)?;
+                    model::check_unchanged(&model, model_args.read())?;
+                    self.compare_said(said, &again, exact);
+                }
+            }
         }
         Ok(Ok(()))
     }
 
-    fn compare(&mut self, run: &Run, again: &Row, exact: bool) {
+    fn compare_said(&mut self, said: &Said, again: &Completion, exact: bool) {
+        if said.ids == again.ids && said.finish == finish(again.finish) {
+            self.identical += 1;
+        } else if exact {
+            self.mismatch(said.key, &said.plan, format!("said {:?} then, {:?} now", said.ids, again.ids));
+        } else {
+            let reason = "a completion is another one here: where two tokens are about as likely, it may be".to_owned();
+            self.not_compared.push(NotCompared { results: 1, reason });
+        }
+    }
+
+    /// `exact` names this instruction set, where it and all else are those of the first time.
+    fn compare(&mut self, run: &Run, again: &Row, exact: Option<&str>) {
         let kept = &run.row;
-        if exact {
-            match difference(kept, again) {
+        if let Some(isa) = exact {
+            match difference(&same_bits(run, isa), again) {
                 None => self.identical += 1,
-                Some(what) => self.mismatch(run, what),
+                Some(what) => self.mismatch(run.key, &run.plan, what),
             }
             return;
         }
         let class = |value: f64| (value.is_nan(), value == f64::INFINITY, value == f64::NEG_INFINITY);
         if kept.tokens != again.tokens || class(kept.nll) != class(again.nll) || kept.non_finite != again.non_finite {
-            self.mismatch(run, format!("loss {} then, {} now", kept.nll, again.nll));
+            self.mismatch(run.key, &run.plan, format!("loss {} then, {} now", kept.nll, again.nll));
         } else {
             let distance = if kept.nll.is_finite() { (again.nll - kept.nll) / f64::from(kept.tokens) } else { 0.0 };
             self.near.push((run.setting.arithmetic.starts_with("bf16"), distance));
@@ -292,6 +352,32 @@ fn computed(session: &mut Session, model: &Model, run: &Run) -> Result<Row> {
     }
 }
 
+/// What of a run's row has been computed with this instruction set: a later process with another one may have added to it.
+fn same_bits(run: &Run, isa: &str) -> Row {
+    let mut row = run.row.clone();
+    if run.gained.divergence.as_ref().is_some_and(|gained| gained != isa) {
+        row.divergence = None;
+    }
+    if run.gained.token_losses.as_ref().is_some_and(|gained| gained != isa) {
+        row.token_nll.clear();
+    }
+    row
+}
+
+/// A completion, said now.
+fn said_again(session: &mut Session, model: &Model, said: &Said) -> Result<Completion> {
+    let tokenizer = match said.sampling.stop.is_empty() {
+        true => None,
+        false => Some(model.tokenizer().map_err(|error| model::model_failure(&error))?),
+    };
+    let go_on = &mut |_: u32, _: &str| match signals::interrupted() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let again = complete(session, &said.plan, &said.prompt_ids, &said.sampling, tokenizer, go_on);
+    again.map_err(|error| forward_failure(&error))
+}
+
 /// What of a row is not the same bit for bit; NaN is the same as NaN.
 fn difference(kept: &Row, again: &Row) -> Option<String> {
     let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
@@ -323,7 +409,7 @@ fn difference(kept: &Row, again: &Row) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lesion::store::{ModelIdentity, Observation};
+    use lesion::store::{Gained, ModelIdentity};
     use lesion::sweep::Example;
 
     fn run(arithmetic: &str, nll: f64) -> Run {
@@ -349,7 +435,8 @@ mod tests {
             command: Vec::new(),
         };
         let key = setting.run_key(&plan, &example);
-        Run { key, setting, plan, example, row: row(nll), observation, questions: Vec::new(), experiments: Vec::new() }
+        let (gained, questions, experiments) = (Gained::default(), Vec::new(), Vec::new());
+        Run { key, setting, plan, example, row: row(nll), observation, gained, questions, experiments }
     }
 
     fn row(nll: f64) -> Row {
@@ -370,6 +457,7 @@ mod tests {
     /// How a computation of `again` instead of `kept` ends.
     fn exit(arithmetic: &str, exact: bool, pairs: &[(f64, f64)]) -> Exit {
         let mut verification = Verification::default();
+        let exact = exact.then_some("avx2");
         pairs.iter().for_each(|(kept, again)| verification.compare(&run(arithmetic, *kept), &row(*again), exact));
         verification.judge();
         verification.exit()
@@ -389,6 +477,10 @@ mod tests {
         assert_eq!(other(&|_| ()), None);
         assert_eq!(other(&|again| again.first_rank = 4).unwrap(), "rank: 3 then, 4 now");
         assert_eq!(other(&|again| again.divergence = Some(0.25)).unwrap(), "KL 0.5 then, 0.25 now");
+        // What another instruction set has added is not compared bit for bit.
+        let added = Gained { divergence: Some("portable".to_owned()), token_losses: None };
+        let kept = same_bits(&Run { gained: added, ..run("f32", 3.0) }, "avx2");
+        assert_eq!((kept.divergence, kept.token_nll.len()), (None, 2));
         assert_eq!(other(&|again| again.token_nll[1] = f64::NAN).unwrap(), "loss of token 1: 2 then, NaN now");
     }
 

@@ -120,8 +120,8 @@ impl Kept {
             },
             Place::Store(recorder) => {
                 let known = recorder.expect(example, placed.source(groups)).map_err(|error| store_failure(&error))?;
-                let (rows, isas): (Vec<Row>, Vec<String>) = known.into_iter().unzip();
-                self.isas.extend(isas);
+                let (rows, isas): (Vec<Row>, Vec<Vec<String>>) = known.into_iter().unzip();
+                self.isas.extend(isas.into_iter().flatten());
                 if !rows.is_empty() {
                     self.before.insert(example.number, rows);
                 }

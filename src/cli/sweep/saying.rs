@@ -55,7 +55,7 @@ pub(crate) fn say(
         let text = text.as_ref().map(|question| question.prompt.clone());
         let input = Input { ids: prompt.clone(), bos: false, text: text.clone(), file: None };
         for (plan, named) in named.iter().enumerate() {
-            if recorder.has_completion(plan, &prompt, &sampling)? {
+            if recorder.said(plan, &prompt, &sampling)?.is_some() {
                 continue;
             }
             let said = speak(session, named, &input, &sampling, &mut |_, _| Ok(()))?;

@@ -16,6 +16,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Join {
     Nothing,
+    Number,
     Setting,
     Plan,
     Task,
@@ -69,7 +70,12 @@ const COMPLETION: &str = "(SELECT c.text FROM completions c WHERE c.prompt = x.p
 pub(super) const FIELDS: [Field; 32] = [
     text("plan", "p.text", "r.plan", Join::Plan, "the plan, in its canonical form"),
     text("task", "t.name", "q.task", Join::Task, "the task or text"),
-    integer("example", "q.number", Join::Nothing, "the example's number in its task"),
+    integer(
+        "example",
+        "n.number",
+        Join::Number,
+        "the example's number in its task: in the experiment's, where one is named",
+    ),
     text("prompt", "q.prompt", "q.prompt", Join::Nothing, "the prompt"),
     text("answer", "q.answer", "q.answer", Join::Nothing, "the answer"),
     text(

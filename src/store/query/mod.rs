@@ -223,13 +223,16 @@ fn joined(joins: &[Join]) -> String {
     if experiments {
         sql.push_str(
             // In this order: SQLite's own guesses take six times as long on a million results.
-            "experiments e CROSS JOIN experiment_examples ee ON ee.experiment = e.id
-             CROSS JOIN questions q ON q.id = ee.question
+            "experiments e CROSS JOIN experiment_examples n ON n.experiment = e.id
+             CROSS JOIN questions q ON q.id = n.question
              CROSS JOIN results r ON r.setting = e.setting AND r.example = q.example
              CROSS JOIN experiment_plans ep ON ep.experiment = e.id AND ep.plan = r.plan",
         );
     } else {
         sql.push_str("results r LEFT JOIN questions q ON q.example = r.example");
+        if needs(Join::Number) {
+            sql.push_str(" LEFT JOIN questions n ON n.id = q.id");
+        }
     }
     if needs(Join::Tag) {
         sql.push_str(" JOIN tags g ON g.experiment = e.id");

@@ -189,6 +189,15 @@ fn experiments_are_compared() {
     }
     let text = ok(&refs(&place.store(&["diff", "rounded", "rounded"])));
     assert!(text.contains("6 questions in both") && text.contains("6 of 6"), "{text}");
+    // Nothing in common is no difference, and no NaN.
+    fs::write(place.path("pairs.jsonl"), r#"{"prompt": "A cat is", "answer": "an animal", "task": "others"}"#).unwrap();
+    swept(&place.sweep(&["--plan", "0..6", "--experiment", "others"]));
+    let lines = answers(&place, &["diff", "truncations", "others"]);
+    assert_eq!(
+        (&lines[0]["questions"], &lines[1]["examples"], &lines[1]["delta"]),
+        (&0.into(), &0.into(), &Value::Null)
+    );
+    assert!(!ok(&refs(&place.store(&["diff", "truncations", "others"]))).contains("NaN"));
     // A name that is taken by another sweep.
     let other = place.sweep(&["--family", "skip-one", "--experiment", "rounded"]);
     refused(2, &refs(&other), &["experiment `rounded` is there already", "--experiment NAME"]);
@@ -208,6 +217,11 @@ fn notes_and_tags() {
     assert_eq!(notes[0]["text"], "late layers <script> sharpen\u{1b}[31m");
     assert_eq!(answers(&place, &["notes"]).len(), 2);
     refused(2, &refs(&place.store(&["note", "x", "--run", "0123456789"])), &["no run `0123456789`"]);
+    refused(
+        2,
+        &refs(&place.store(&["sql", "--json", "SELECT 1 AS a, 2 AS a"])),
+        &["two columns are called a", "AS gives"],
+    );
     refused(2, &refs(&place.store(&["note", "x", "--run", "0"])), &["6 to 64 hexadecimal digits"]);
     refused(2, &refs(&place.store(&["note", " "])), &["a note needs a text"]);
     refused(2, &refs(&place.store(&["note", "x", "--kind", "opinion"])), &["hypothesis"]);
@@ -241,11 +255,13 @@ fn what_is_given_up_is_collected() {
 fn results_are_verified() {
     let place = filled();
     let verified = object(&refs(&place.store(&["verify", "--json"])));
-    assert_eq!((&verified["compared"], &verified["identical"]), (&78.into(), &78.into()));
+    // And two completions.
+    assert_eq!((&verified["compared"], &verified["identical"]), (&80.into(), &80.into()));
     let other =
         object(&refs(&place.store(&["verify", "truncations", "--sample", "20", "--isa", "portable", "--json"])));
-    let here = verified["identical"] != Value::Null && other["within_gate"] == 20;
-    assert!(here || other["identical"] == 20, "{other}");
+    let number = |name: &str| other[name].as_u64().unwrap();
+    let not_compared = other["not_compared"].as_array().unwrap().len() as u64;
+    assert_eq!(number("within_gate") + number("identical") + not_compared, 20, "{other}");
     // A loss whose last bit has been changed in the file.
     let rows = answers(&place, &["query", "--where", "plan=0..5", "--select", "key,nll"]);
     let (key, nll) = (rows[0]["key"].as_str().unwrap(), rows[0]["nll"].as_f64().unwrap());
@@ -260,6 +276,22 @@ fn results_are_verified() {
     assert_eq!(found.code, Some(1), "{}", found.stderr);
     let found: Value = serde_json::from_str(&found.stdout).unwrap();
     assert_eq!((&found["mismatches"][0]["key"], &found["identical"]), (&key.into(), &0.into()));
+    // A completion that says something else.
+    let sql = "SELECT lower(hex(run_key)) AS key, ids FROM completions LIMIT 1";
+    let said = &answers(&place, &["sql", sql])[0];
+    let (key, ids) = (said["key"].as_str().unwrap(), said["ids"].as_str().unwrap());
+    let bytes = fs::read(&path).unwrap();
+    let mut other = bytes.clone();
+    for at in (0..bytes.len() - ids.len()).filter(|at| bytes[*at..].starts_with(ids.as_bytes())) {
+        other[at + 1] = if bytes[at + 1] == b'1' { b'2' } else { b'1' };
+    }
+    fs::write(&path, other).unwrap();
+    let found = run(&refs(&place.store(&["verify", "--run", key])));
+    assert_eq!(found.code, Some(1), "{}", found.stderr);
+    assert!(found.stdout.contains("said ["), "{}", found.stdout);
+    fs::write(&path, bytes).unwrap();
+    ok(&refs(&place.store(&["verify", "--run", key])));
+    let key = rows[0]["key"].as_str().unwrap();
     // A model that is not there.
     let gone = run(&refs(&place.store(&["verify", "--run", key, "--model", &place.text("no-model")])));
     assert_eq!(gone.code, Some(4), "{}", gone.stderr);

@@ -162,6 +162,79 @@ fn losses_and_sweeps_share_what_they_compute() {
     assert_eq!(rows[0]["answer"], "The capital of Spain is Madrid");
 }
 
+/// What a plan has said is not said again.
+#[test]
+fn completions_are_said_once() {
+    let place = Place::new();
+    let store = place.text("store.db");
+    let complete = |more: &[&str]| run(&[&["complete", "-n", "4", "--store", &store], more].concat());
+    let completions = || objects(&refs(&place.store(&["sql", "--json", "SELECT * FROM completions"])));
+    let (text, ids) = ("The capital of Spain is", "--ids");
+    let first = complete(&[text]);
+    let again = complete(&[text]);
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), again.stdout.as_str()), "{}", first.stderr);
+    assert!(again.stderr.contains("it was there") && !first.stderr.contains("it was there"), "{}", again.stderr);
+    let json = objects(&["complete", "--json", "-n", "4", "--store", &store, text]);
+    assert_eq!(json, objects(&["complete", "--json", "-n", "4", "--no-store", text]));
+    assert_eq!(completions().len(), 1);
+    // The same tokens as ids: no text is asked for; and the other way round the text is missing, and is gained.
+    let prompt = json[0]["prompt_ids"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>().join(",");
+    let of_ids = objects(&["complete", "--json", "-n", "4", "--store", &store, ids, &prompt]);
+    assert_eq!((&of_ids[0]["completion"], &of_ids[0]["completion_ids"]), (&Value::Null, &json[0]["completion_ids"]));
+    assert_eq!(completions().len(), 1);
+    fs::remove_file(&store).unwrap();
+    let bare = complete(&[ids, &prompt]);
+    assert_eq!((bare.code, completions()[0]["text"].clone()), (Some(0), Value::Null), "{}", bare.stderr);
+    assert_eq!(complete(&[text]).stdout, first.stdout);
+    assert_eq!((completions().len(), &completions()[0]["text"]), (1, &json[0]["completion"]));
+    assert_eq!(complete(&[text, "--plan", "0..8", "--plan", "0..12"]).code, Some(0));
+    assert_eq!(completions().len(), 2);
+    assert!(complete(&[ids, &prompt]).stderr.contains("it was there"));
+}
+
+/// A result that another instruction set has added to is verified part by part.
+#[test]
+fn results_of_two_instruction_sets_are_verified() {
+    let place = Place::new();
+    let sweep = |more: &[&str]| swept(&place.sweep(&[&["--plan", "0..6", "--plan", "0..8"], more].concat())).1;
+    sweep(&["--isa", "portable", "--no-kl"]);
+    assert_eq!(sweep(&[])["computed_rows"], 12);
+    let own = sweep(&[])["numerics"].clone();
+    assert!(own.as_str().unwrap().contains("portable"), "{own}");
+    let verified = &objects(&refs(&place.store(&["verify", "--json"])))[0];
+    assert_eq!((&verified["identical"], &verified["compared"]), (&18.into(), &18.into()), "{verified}");
+}
+
+/// Whose task a question is, a search says, too.
+#[test]
+fn what_a_loss_measured_is_of_the_task_that_a_search_names() {
+    let place = Place::new();
+    let (pairs, store) = (place.text("pairs.jsonl"), place.text("store.db"));
+    ok(&["loss", "The capital of Spain is", "--answer", " Madrid", "--store", &store]);
+    let of_the_task =
+        || objects(&refs(&place.store(&["query", "--json", "--where", "task=capitals", "--where", "plan=0..12"])));
+    assert_eq!(of_the_task().len(), 0);
+    ok(&["search", "--pairs", &pairs, "--within", "5", "--method", "greedy", "--store", &store]);
+    assert_eq!(of_the_task().len(), 3);
+}
+
+/// Examples have the numbers of the experiment that is asked for.
+#[test]
+fn examples_are_numbered_by_their_experiment() {
+    let place = Place::new();
+    swept(&place.sweep(&["--plan", "0..6", "--experiment", "all"]));
+    let lines = fs::read_to_string(place.path("pairs.jsonl")).unwrap();
+    fs::write(place.path("pairs.jsonl"), lines.lines().skip(2).collect::<Vec<_>>().join("\n")).unwrap();
+    let (rows, summary) = swept(&place.sweep(&["--plan", "0..6", "--experiment", "fewer"]));
+    assert_eq!(summary["computed_rows"], 0);
+    let args = ["query", "--json", "--experiment", "fewer", "--select", "task,example,nll", "--sort", "example"];
+    let mut found: Vec<_> = objects(&refs(&place.store(&args)));
+    found.sort_by_key(|row| (row["task"] == "capitals", row["example"].as_u64()));
+    let of = |row: &Value, nll: &str| (row["task"].clone(), row["example"].clone(), row[nll].clone());
+    let got: Vec<_> = found.iter().map(|row| of(row, "nll")).collect();
+    assert_eq!(got, rows.iter().map(|row| of(row, "answer_nll")).collect::<Vec<_>>());
+}
+
 /// A search measures what sweeps measure.
 #[test]
 fn searches_and_sweeps_share_what_they_compute() {
