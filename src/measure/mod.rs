@@ -13,6 +13,6 @@ mod windows;
 pub use answer::{Answered, answer_losses};
 pub use error::MeasureError;
 pub use loss::{LossSummary, token_losses};
-pub use number::Number;
+pub use number::{Number, nan_last};
 pub use seed_compat::seed_compat_loss;
 pub use windows::{Window, Windows, windowed_losses};

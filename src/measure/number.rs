@@ -1,7 +1,8 @@
-//! Measured numbers in JSON, which has no word for NaN and infinity.
+//! Measured numbers in JSON, which has no word for NaN and infinity, and in an order, which NaN has no place in.
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A number in JSON: non-finite values are the strings "NaN", "inf" and "-inf". Reading gives the bits that were written
@@ -49,6 +50,11 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// Ascending, NaN of either sign behind everything: `f64::total_cmp` puts a negative NaN first, and x86 makes those.
+pub fn nan_last(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +82,14 @@ mod tests {
         for bad in ["\"nan\"", "true", "null", "\"1\""] {
             assert!(serde_json::from_str::<Number>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_nan_is_the_least() {
+        let mut values = [f64::NAN, 1.0, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0];
+        values.sort_by(|a, b| nan_last(*a, *b));
+        assert_eq!(values[..4], [f64::NEG_INFINITY, 0.0, 1.0, f64::INFINITY]);
+        assert!(values[4].is_nan() && values[5].is_nan());
+        assert_eq!(nan_last(f64::NAN, -f64::NAN), Ordering::Equal);
     }
 }

@@ -1,6 +1,7 @@
 //! What follows from results: from which layer count on answers are right, which sets of layers are minimal.
 
 use super::data::{FamilyFacts, Group, PlanFacts, Results};
+use crate::measure::nan_last;
 use crate::plan::Part;
 use crate::sweep::Summary;
 
@@ -108,7 +109,7 @@ pub(super) fn minimal(subsets: &[Subset], summaries: &[Summary], qualifies: &dyn
     let mut candidates: Vec<&Subset> = subsets.iter().filter(|subset| qualifies(&summaries[subset.plan])).collect();
     candidates.sort_by(|a, b| {
         let loss = |subset: &Subset| summaries[subset.plan].nll.value;
-        a.layers.len().cmp(&b.layers.len()).then(loss(a).total_cmp(&loss(b))).then(a.layers.cmp(&b.layers))
+        a.layers.len().cmp(&b.layers.len()).then(nan_last(loss(a), loss(b))).then(a.layers.cmp(&b.layers))
     });
     let mut found: Vec<(u128, &Subset)> = Vec::new();
     for candidate in candidates {

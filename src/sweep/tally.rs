@@ -5,6 +5,7 @@
 //! seeded. Sums run in the order of the examples' numbers, whatever the order in which rows came.
 
 use super::Row;
+use crate::measure::nan_last;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::BTreeMap;
@@ -168,7 +169,7 @@ impl Estimate {
     /// The middle 95 % of what was drawn, around the value.
     fn new(value: f64, mut drawn: Vec<f64>) -> Estimate {
         // NaN last: an interval that would need one is NaN.
-        drawn.sort_by(f64::total_cmp);
+        drawn.sort_by(|a, b| nan_last(*a, *b));
         let at = |share: f64| {
             let last = drawn.len().checked_sub(1)?;
             let position = share * last as f64;
