@@ -182,8 +182,8 @@ fn check_tasks(path: &Path, model_args: &ModelArgs, args: &OutputArgs) -> Result
         }
     }
     let examples: usize = tasks.iter().map(|task| task.examples.len()).sum();
-    let [tasks, examples, findings] =
-        [(tasks.len(), "task"), (examples, "example"), (findings.len(), "finding")].map(|(n, of)| counted(n as u64, of));
+    let [tasks, examples, findings] = [(tasks.len(), "task"), (examples, "example"), (findings.len(), "finding")]
+        .map(|(n, of)| counted(n as u64, of));
     let summary = format!("{tasks}, {examples}: {findings} with the tokens of {}", model.name());
     if output.json {
         note(summary)

@@ -40,8 +40,10 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
         canvas.line((x(tick), below), (x(tick), below + 2.0), 0.6, Paint::Ink);
         canvas.text((x(tick), below + TEXT + 3.0), TEXT, Anchor::Middle, Paint::Ink, &text);
     }
-    if let Some((value, _)) = &curves.reference {
+    // Its name lies below the curves, and cuts no hole into them.
+    if let Some((value, name)) = &curves.reference {
         canvas.dashed((left, y(*value)), (right, y(*value)), 0.8, Paint::Soft);
+        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
     }
     canvas.line((left, y(0.0)), (right, y(0.0)), 0.8, Paint::Ink);
     for (i, series) in curves.series.iter().enumerate() {
@@ -49,9 +51,6 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
         for (quantity, _) in series.points.iter().filter(|(_, e)| e.value.is_nan()) {
             canvas.text((x(*quantity), y(down.high) + SMALL), SMALL, Anchor::Middle, Paint::Series(i), "NaN");
         }
-    }
-    if let Some((value, name)) = &curves.reference {
-        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
     }
     axis(canvas, (left + right) / 2.0, below + 2.0 * TEXT + 5.0, &curves.axis)
 }
