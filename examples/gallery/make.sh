@@ -19,8 +19,8 @@ for experiment in orders lattice; do
 done
 
 cp "$work/orders/figures/fig-1-skip-one-85mm.png" "$here/skip-one.png"
-cp "$work/orders/figures/fig-3-swap-any-170mm.png" "$here/swap-any.png"
-cp "$work/orders/figures/"fig-*-repeat-one-170mm.png "$here/repeat-one.png"
+cp "$work/orders/figures/fig-3-swap-any-85mm.png" "$here/swap-any.png"
+cp "$work/orders/figures/"fig-*-repeat-one-85mm.png "$here/repeat-one.png"
 cp "$work/lattice/figures/fig-1-subsets-85mm.png" "$here/subsets.png"
 cp "$work/lattice/figures/fig-3-subsets-85mm.png" "$here/minimal-sets.png"
 cp "$work/truncation/figures/fig-2-keep-first-85mm.png" "$here/truncation.png"

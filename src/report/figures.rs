@@ -1,11 +1,16 @@
 //! Which plots fit the results: a family's axes and name say how it is drawn.
 
 mod subsets;
+#[cfg(test)]
+mod tests;
 mod truncation;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::data::{FamilyFacts, Group, Results};
 use super::findings::{kendall_tau, layers};
-use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series, signed};
+use super::number::{counted, grouped, signed};
+use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series};
 use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
 
@@ -61,16 +66,19 @@ fn delta(summary: &Summary) -> Estimate {
     summary.delta.unwrap_or(NONE)
 }
 
-/// How many examples the intervals are over.
-fn over(group: &Group) -> String {
+/// What a figure is of: `50 examples, 71 scored tokens`.
+fn sizes(group: &Group) -> String {
     let Summary { examples, tokens, .. } = group.intact;
-    let plural = if examples == 1 { "" } else { "s" };
-    let more = if examples > 1 {
-        "; intervals are 95\u{a0}% bootstraps over examples, paired with the intact model"
-    } else {
-        ""
-    };
-    format!("{examples} example{plural}, {tokens} scored tokens{more}.")
+    format!("{}, {}", counted(examples as u64, "example"), counted(tokens, "scored token"))
+}
+
+/// The same, and what the intervals of differences to the intact model are.
+fn over(group: &Group) -> String {
+    let sizes = sizes(group);
+    match group.intact.examples {
+        0 | 1 => format!("{sizes}."),
+        _ => format!("{sizes}; intervals are 95\u{a0}% bootstraps over examples, paired with the intact model."),
+    }
 }
 
 /// A title with the tasks that it is of.
@@ -82,15 +90,12 @@ fn of_tasks(what: &str, results: &Results) -> String {
 }
 
 fn times(family: &FamilyFacts) -> usize {
-    let mut times: Vec<u64> = family.members.iter().filter_map(|(_, at)| at.get(1).copied()).collect();
-    times.sort_unstable();
-    times.dedup();
-    times.len()
+    family.members.iter().filter_map(|(_, at)| at.get(1)).collect::<BTreeSet<_>>().len()
 }
 
-/// What a family does, for titles.
-fn title(family: &FamilyFacts) -> &str {
-    match family.name.as_str() {
+/// What a family does, for titles; in its own notation, too, where there are several of the kind.
+fn title(results: &Results, family: &FamilyFacts) -> String {
+    let what = match family.name.as_str() {
         "skip-one" => "One layer skipped",
         "skip-attention" => "The attention half of one layer skipped",
         "skip-mlp" => "The MLP half of one layer skipped",
@@ -108,12 +113,17 @@ fn title(family: &FamilyFacts) -> &str {
         "zero-head" => "One attention head zeroed",
         "shuffle-window" | "permutations" => "Layers in other orders",
         "delete" => "Random layers skipped",
-        _ => &family.text,
+        name => name,
+    };
+    match results.families.iter().filter(|other| other.name == family.name).count() {
+        1 => what.to_owned(),
+        _ => format!("{what} ({})", family.text),
     }
 }
 
 /// A bar a layer, and a map of tasks and layers.
 fn by_layer(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let title = title(results, family);
     let bars: Vec<(String, Estimate)> =
         family.members.iter().map(|(plan, at)| (at[0].to_string(), delta(&results.all.plans[*plan]))).collect();
     let unresolved = bars.iter().filter(|(_, e)| e.low <= 0.0 && e.high >= 0.0).count();
@@ -125,12 +135,12 @@ fn by_layer(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
         (0, _) | (_, false) => String::new(),
         (n, true) => format!(" {n} of {} intervals hold 0: no effect is resolved there.", bars.len()),
     };
-    let caption = format!("{}.{largest}{unresolved} {}", title(family), over(&results.all));
+    let caption = format!("{title}.{largest}{unresolved} {}", over(&results.all));
     let drawing = Drawing::Bars(Bars { axis: "layer".into(), bars, difference: true, reference: None });
-    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+    add(Plot { title: of_tasks(&title, results), measure: DELTA.into(), drawing }, caption);
     if results.tasks.len() > 1 {
         let columns = family.members.iter().map(|(plan, at)| (at[0].to_string(), *plan)).collect();
-        add(by_task(results, title(family), "layer", columns), format!("{}, task by task.", title(family)));
+        add(by_task(results, &title, "layer", columns), format!("{title}, task by task."));
     }
 }
 
@@ -151,10 +161,11 @@ fn by_task(results: &Results, what: &str, axis: &str, columns: Vec<(String, usiz
 
 /// A map of a family's two axes.
 fn pairs(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
+    let title = title(results, family);
     let value = |plan: usize| delta(&results.all.plans[plan]).value;
     let worst = family.members.iter().max_by(|a, b| nan_last(value(a.0), value(b.0)));
     let better = family.members.iter().filter(|(plan, _)| delta(&results.all.plans[*plan]).high < 0.0).count();
-    let mut caption = format!("{}; red is worse than intact, blue is better.", title(family));
+    let mut caption = format!("{title}; red is worse than intact, blue is better.");
     if let Some((plan, at)) = worst {
         let [first, second] = [&family.axes[0], &family.axes[1]];
         let (lost, at) = (signed(value(*plan), 2), (at[0], at[1]));
@@ -167,7 +178,7 @@ fn pairs(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     caption.push_str(&format!(" {}", over(&results.all)));
     let map = heat_map(family, &value);
     let plot = Plot {
-        title: of_tasks(title(family), results),
+        title: of_tasks(&title, results),
         measure: DELTA.into(),
         drawing: Drawing::Map(HeatMap {
             down: (axis(&map.down.0).to_owned(), map.down.1),
@@ -193,11 +204,8 @@ fn axis(name: &str) -> &str {
 
 /// A family's two axes as a map.
 pub fn heat_map(family: &FamilyFacts, value: &dyn Fn(usize) -> f64) -> HeatMap {
-    let places = |axis: usize| {
-        let mut places: Vec<u64> = family.members.iter().map(|(_, at)| at[axis]).collect();
-        places.sort_unstable();
-        places.dedup();
-        places
+    let places = |axis: usize| -> Vec<u64> {
+        family.members.iter().map(|(_, at)| at[axis]).collect::<BTreeSet<u64>>().into_iter().collect()
     };
     let (rows, columns) = (places(0), places(1));
     let mut cells = vec![vec![None; columns.len()]; rows.len()];
@@ -228,76 +236,74 @@ fn orders(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
         return;
     }
     let caption = format!(
-        "{} orders ({}): what is lost against how much of the order is left (Kendall's τ; 1 is the intact order). {}",
-        points.len(),
+        "{} ({}): what is lost against how much of the order is left (Kendall's τ; 1 is the intact order). {}",
+        counted(points.len() as u64, "order"),
         family.text,
         over(&results.all)
     );
     let series = vec![Series { name: family.text.clone(), points, line: false }];
     let axis = "Kendall's τ to the intact order".to_owned();
     let drawing = Drawing::Curves(Curves { axis, series, shares: false, reference: None });
-    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+    add(Plot { title: of_tasks(&title(results, family), results), measure: DELTA.into(), drawing }, caption);
 }
 
 /// Random draws, the best first.
 fn draws(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let mut values: Vec<Estimate> = family.members.iter().map(|(plan, _)| delta(&results.all.plans[*plan])).collect();
     values.sort_by(|a, b| nan_last(a.value, b.value));
-    let caption = format!("{} draws ({}), the best first. {}", values.len(), family.text, over(&results.all));
+    let caption =
+        format!("{} ({}), the best first. {}", counted(values.len() as u64, "draw"), family.text, over(&results.all));
     let points = values.into_iter().enumerate().map(|(i, value)| ((i + 1) as f64, value)).collect();
     let series = vec![Series { name: family.text.clone(), points, line: false }];
     let axis = "draw, the best first".to_owned();
     let drawing = Drawing::Curves(Curves { axis, series, shares: false, reference: None });
-    add(Plot { title: of_tasks(title(family), results), measure: DELTA.into(), drawing }, caption);
+    add(Plot { title: of_tasks(&title(results, family), results), measure: DELTA.into(), drawing }, caption);
 }
 
 /// What is lost against the size of windows, a curve each family of windows (and number of loops).
 fn window_sizes(results: &Results) -> Option<(Plot, String)> {
-    let mut series: Vec<Series> = Vec::new();
-    for family in results.families.iter().filter(|family| family.axes.starts_with(&["from".into(), "to".into()])) {
-        let mut loops: Vec<Option<u64>> = family.members.iter().map(|(_, at)| at.get(2).copied()).collect();
-        loops.sort_unstable();
-        loops.dedup();
-        for looped in loops {
-            let members: Vec<(u64, usize)> = family
-                .members
-                .iter()
-                .filter(|(_, at)| at.get(2).copied() == looped)
-                .map(|(plan, at)| (at[1] - at[0], *plan))
-                .collect();
-            let mut sizes: Vec<u64> = members.iter().map(|(size, _)| *size).collect();
-            sizes.sort_unstable();
-            sizes.dedup();
-            let point = |size: &u64| {
-                let values: Vec<f64> = members
-                    .iter()
-                    .filter(|(other, _)| other == size)
-                    .map(|(_, plan)| delta(&results.all.plans[*plan]).value)
-                    .collect();
-                let (low, high) =
-                    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-                (*size as f64, Estimate { value: values.iter().sum::<f64>() / values.len() as f64, low, high })
-            };
-            let name = looped.map_or_else(|| family.name.clone(), |times| format!("{} ×{times}", family.name));
-            series.push(Series { name, points: sizes.iter().map(point).collect(), line: true });
-        }
-    }
-    if series.iter().all(|series| series.points.len() < 2) {
+    let of_windows = |family: &&FamilyFacts| family.axes.starts_with(&["from".into(), "to".into()]);
+    let series: Vec<Series> = results
+        .families
+        .iter()
+        .filter(of_windows)
+        .flat_map(|family| {
+            let loops: BTreeSet<Option<u64>> = family.members.iter().map(|(_, at)| at.get(2).copied()).collect();
+            loops.into_iter().map(|looped| by_window_size(results, family, looped))
+        })
+        .collect();
+    // A map shows windows of one size as well; looped ones have none.
+    let looped = results.families.iter().filter(of_windows).any(|family| family.axes.len() > 2);
+    if !looped && series.iter().all(|series| series.points.len() < 2) {
         return None;
     }
+    let axis = "layers in the window".to_owned();
     let plot = Plot {
         title: of_tasks("Loss against the size of the window", results),
         measure: DELTA.into(),
-        drawing: Drawing::Curves(Curves {
-            axis: "layers in the window".into(),
-            series,
-            shares: false,
-            reference: None,
-        }),
+        drawing: Drawing::Curves(Curves { axis, series, shares: false, reference: None }),
     };
-    let caption =
-        "Means over all windows of a size; bands run from the window that loses least to the one that loses most.";
-    Some((plot, caption.to_owned()))
+    let caption = format!(
+        "Means over all windows of a size; bands run from the window that loses least to the one that loses most. {}.",
+        sizes(&results.all)
+    );
+    Some((plot, caption))
+}
+
+/// The mean over a family's windows of each size, looped so often, between the least and the most; all NaN where one is.
+fn by_window_size(results: &Results, family: &FamilyFacts, looped: Option<u64>) -> Series {
+    let mut by_size: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (plan, at) in family.members.iter().filter(|(_, at)| at.get(2).copied() == looped) {
+        by_size.entry(at[1] - at[0]).or_default().push(delta(&results.all.plans[*plan]).value);
+    }
+    let point = |(size, mut losses): (u64, Vec<f64>)| {
+        losses.sort_by(|a, b| nan_last(*a, *b));
+        let (low, high) = (losses[0], losses[losses.len() - 1]);
+        let value = losses.iter().sum::<f64>() / losses.len() as f64;
+        (size as f64, if high.is_nan() { NONE } else { Estimate { value, low, high } })
+    };
+    let name = looped.map_or_else(|| family.name.clone(), |times| format!("{} ×{times}", family.name));
+    Series { name, points: by_size.into_iter().map(point).collect(), line: true }
 }
 
 /// Plans of no family.
@@ -313,7 +319,7 @@ fn alone(results: &Results) -> Vec<(Plot, String)> {
     let bars = columns.iter().map(|(text, plan)| (text.clone(), delta(&results.all.plans[*plan]))).collect();
     let more = match plans.len() - shown.len() {
         0 => String::new(),
-        more => format!(" {more} more are in the table."),
+        more => format!(" {} more are in the store.", grouped(more as u64)),
     };
     let drawing = Drawing::Bars(Bars { axis: String::new(), bars, difference: true, reference: None });
     let plot = Plot { title: of_tasks("Plans", results), measure: DELTA.into(), drawing };

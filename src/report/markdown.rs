@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::plot::{Ink, Width};
-use super::view::{ConversationView, FigureView, TableView, TruncationView, View};
+use super::view::{ConversationView, FigureView, TableView, TruncationView, View, visible};
 use super::{ReportError, Study, png};
 
 /// The files of the folder, by their paths in it.
@@ -58,7 +58,11 @@ fn markdown(view: &View) -> String {
     }
     if !view.figures.is_empty() {
         text.push_str("\n## Figures\n");
-        view.figures.iter().for_each(|figure| text.push_str(&of_figure(figure, &view.command)));
+        let commands = match view.report_command == view.command {
+            true => view.command.clone(),
+            false => format!("{}\n{}", view.command, view.report_command),
+        };
+        view.figures.iter().for_each(|figure| text.push_str(&of_figure(figure, &commands)));
     }
     if !view.conversations.is_empty() {
         text.push_str("\n## What the model said\n");
@@ -79,9 +83,7 @@ fn markdown(view: &View) -> String {
         for note in &view.notes {
             let runs: String = note.runs.iter().map(|run| format!(", run `{run}`")).collect();
             push(&mut text, format_args!("\n{}, {}{runs}\n\n", plain(&note.kind), plain(&note.created)));
-            super::view::visible(&note.text)
-                .lines()
-                .for_each(|line| push(&mut text, format_args!("> {}\n", plain(line))));
+            text.push_str(&quoted(&note.text));
         }
     }
     text.push_str("\n## Provenance\n\n");
@@ -127,14 +129,14 @@ fn first_right(truncations: &TruncationView, prompts: bool) -> String {
     text + &table(&header, rows, 1)
 }
 
-fn of_figure(figure: &FigureView, command: &str) -> String {
+fn of_figure(figure: &FigureView, commands: &str) -> String {
     let FigureView { number, id, caption, alt, .. } = figure;
     let width = if figure.wide { "170mm" } else { "85mm" };
     format!(
         "\n![{}](figures/{id}-{width}.svg)\n\n**Figure {number}.** {} ([PNG](figures/{id}-{width}.png))\n\n{}",
         plain(alt),
         plain(caption),
-        fenced("sh", command)
+        fenced("sh", commands)
     )
 }
 
@@ -170,10 +172,9 @@ fn of_table(of: &TableView) -> String {
         cells.extend(of.divergence.then(|| row.divergence.clone()));
         cells
     });
-    let more = match of.more {
-        0 => String::new(),
-        more => format!("\nThe best {}; {more} plans more are in the store.\n", of.rows.len() - 1),
-    };
+    let more = of.more.as_ref().map_or(String::new(), |more| {
+        format!("\nThe best {}; {more} plans more are in the store.\n", of.rows.len() - 1)
+    });
     format!("\n### {}\n\n{}{more}", plain(&of.name), table(&header, rows, 1))
 }
 
@@ -189,12 +190,29 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, right_from: u
     text
 }
 
+/// A note as it was written, in a quotation, line by line: in here what it says in Markdown is text.
+fn quoted(note: &str) -> String {
+    let visible = visible(note);
+    let mut lines = visible.lines().map(str::trim).peekable();
+    let mut text = String::new();
+    while let Some(line) = lines.next() {
+        let goes_on = !line.is_empty() && lines.peek().is_some_and(|next| !next.is_empty());
+        push(&mut text, format_args!("> {}{}\n", plain(line), if goes_on { "\\" } else { "" }));
+    }
+    text
+}
+
 /// Text that stays as it is in Markdown, on one line.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
+    // At the beginning of a line these make items of lists, lines across, and headings of what is above.
+    let marks = |at: usize| text[at + 1..].starts_with([' ', '\t', '-', '=']) || at + 1 == text.len();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    for (at, c) in text.char_indices() {
         match c {
             '\n' | '\t' => plain.push(' '),
+            '-' | '+' | '=' if at == 0 && marks(at) => plain.extend(['\\', c]),
+            '.' | ')' if at > 0 && at == digits && marks(at) => plain.extend(['\\', c]),
             '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '&' => plain.extend(['\\', c]),
             c => plain.push(c),
         }
@@ -221,7 +239,12 @@ mod tests {
     #[test]
     fn text_stays_text() {
         assert_eq!(plain("a|b\n[x](y) <b> `c`"), "a\\|b \\[x\\](y) \\<b\\> \\`c\\`");
+        assert_eq!(
+            ["- a", "+", "=-=", "---", "12. a", "1) a", "1.5 a", "+0.5", "a - 1."].map(plain),
+            ["\\- a", "\\+", "\\=-=", "\\---", "12\\. a", "1\\) a", "1.5 a", "+0.5", "a - 1."]
+        );
         assert_eq!(fenced("text", "a ``` b"), "````text\na ``` b\n````\n");
+        assert_eq!(quoted("# a\nb\n\n    - *c*\u{1b}"), "> \\# a\\\n> b\n> \n> \\- \\*c\\*\\\\u{1b}\n");
         let rows = [vec!["a|b".to_owned(), "1".to_owned()]];
         assert_eq!(table(&["x", "n"], rows.into_iter(), 1), "| x | n |\n|---|---:|\n| a\\|b | 1 |\n");
     }

@@ -5,8 +5,7 @@
 //! - [`figures()`]: which plots fit; [`plot`]: plots as data, drawn as SVG or as text; [`png`]: as pictures.
 //! - [`html`]: one page, without network or scripts, in light and dark; [`folder`]: the same as Markdown with pictures;
 //!   [`text`]: the findings and what was said, for a terminal.
-//! - `notes`: Markdown of anybody's making as harmless HTML.
-//!
+//! - `notes`: Markdown of anybody's making as harmless HTML; `number`: how numbers are written.
 //! - `stored`: an experiment of the store as a study.
 //!
 //! Nothing here runs a model or reads a clock: equal studies give equal bytes.
@@ -16,6 +15,7 @@ mod figures;
 mod findings;
 mod markdown;
 mod notes;
+mod number;
 mod page;
 pub mod plot;
 mod png;
@@ -29,6 +29,7 @@ pub use data::{Conversation, FamilyFacts, Group, ModelFacts, NoteFacts, PlanFact
 pub use figures::{Figure, figures, heat_map};
 pub use findings::{FirstRight, Truncations};
 pub use markdown::{folder, text};
+pub use number::{counted, grouped};
 pub use page::html;
 pub use png::{PngError, png};
 #[cfg(feature = "store")]

@@ -1,9 +1,11 @@
 //! An experiment of the store as a study: the one place where reports meet it.
 
 use super::data::{Conversation, FamilyFacts, Group, ModelFacts, NoteFacts, PlanFacts, Process, Results, Said, Study};
+use super::number::counted;
 use crate::plan::{Family, Plan, PlanShape};
 use crate::store::{Experiment, Question, Store, StoreError, StoredCompletion};
 use crate::sweep::{Row, Tally};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 /// Prompts whose completions are reported.
@@ -44,14 +46,13 @@ pub fn of_store(store: &Store, experiment: &Experiment, seed: u64) -> Result<Stu
 
 fn about(experiment: &Experiment) -> String {
     let examples: u64 = experiment.tasks.iter().map(|task| task.examples).sum();
-    let plural = |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
     format!(
         "{} of the {} layers of {} on {} of {}.",
-        plural(experiment.plans.len() as u64, "plan"),
+        counted(experiment.plans.len() as u64, "plan"),
         experiment.n_layer,
         experiment.model,
-        plural(examples, "example"),
-        plural(experiment.tasks.len() as u64, "task")
+        counted(examples, "example"),
+        counted(experiment.tasks.len() as u64, "task")
     )
 }
 
@@ -130,14 +131,13 @@ fn families(experiment: &Experiment, plans: &[PlanFacts]) -> Vec<FamilyFacts> {
     texts.iter().filter_map(|text| family(text.as_str()?)).collect()
 }
 
+/// What plans said behind prompts: of each task the prompts behind which most plans spoke come first, and of all prompts as many
+/// as there is room for, task by task in turn.
 fn conversations(store: &Store, experiment: &Experiment) -> Result<Vec<Conversation>, StoreError> {
     // By example, then by plan: the greedy one, and of several the longest.
-    let mut kept: BTreeMap<u64, BTreeMap<Option<usize>, StoredCompletion>> = BTreeMap::new();
+    let mut by_example: BTreeMap<u64, BTreeMap<Option<usize>, StoredCompletion>> = BTreeMap::new();
     for completion in store.completions(experiment)? {
-        if kept.len() == PROMPTS && !kept.contains_key(&completion.example) {
-            break;
-        }
-        let said = kept.entry(completion.example).or_default();
+        let said = by_example.entry(completion.example).or_default();
         let rank = |completion: &StoredCompletion| (completion.sampling["temperature"] == 0.0, completion.ids.len());
         match said.get(&completion.plan) {
             Some(other) if rank(other) >= rank(&completion) => {}
@@ -146,23 +146,35 @@ fn conversations(store: &Store, experiment: &Experiment) -> Result<Vec<Conversat
             }
         }
     }
-    if kept.is_empty() {
+    if by_example.is_empty() {
         return Ok(Vec::new());
     }
-    let mut questions: HashMap<u64, Question> = HashMap::new();
+    let mut by_task: BTreeMap<usize, Vec<Conversation>> = BTreeMap::new();
     store.questions(experiment, |question| {
-        if kept.contains_key(&question.example) {
-            questions.insert(question.example, question);
+        if let Some(said) = by_example.remove(&question.example) {
+            by_task.entry(question.task).or_default().extend(conversation(experiment, question, said));
         }
         Ok::<(), StoreError>(())
     })?;
-    let conversation = |(example, said): (u64, BTreeMap<Option<usize>, StoredCompletion>)| {
-        let question = questions.remove(&example)?;
-        let prompt = question.prompt.or_else(|| said.values().find_map(|said| said.prompt.clone()))?;
-        let said =
-            said.into_iter().filter_map(|(plan, said)| Some(Said { plan, text: said.text?, finish: said.finish }));
-        let task = experiment.tasks.get(question.task).map_or_else(String::new, |task| task.name.clone());
-        Some(Conversation { task, prompt, answer: question.answer, said: said.collect() })
+    let in_turn = |(task, mut of_task): (usize, Vec<Conversation>)| {
+        of_task.sort_by_key(|conversation| Reverse(conversation.said.len()));
+        of_task.into_iter().enumerate().map(move |(turn, conversation)| (turn, task, conversation))
     };
-    Ok(kept.into_iter().filter_map(conversation).collect())
+    let mut shown: Vec<(usize, usize, Conversation)> = by_task.into_iter().flat_map(in_turn).collect();
+    shown.sort_by_key(|(turn, task, _)| (*turn, *task));
+    shown.truncate(PROMPTS);
+    shown.sort_by_key(|(turn, task, _)| (*task, *turn));
+    Ok(shown.into_iter().map(|(_, _, conversation)| conversation).collect())
+}
+
+/// What plans said behind a question's prompt; none where its text is not known.
+fn conversation(
+    experiment: &Experiment,
+    question: Question,
+    said: BTreeMap<Option<usize>, StoredCompletion>,
+) -> Option<Conversation> {
+    let prompt = question.prompt.or_else(|| said.values().find_map(|said| said.prompt.clone()))?;
+    let task = experiment.tasks.get(question.task).map_or_else(String::new, |task| task.name.clone());
+    let said = said.into_iter().filter_map(|(plan, said)| Some(Said { plan, text: said.text?, finish: said.finish }));
+    Some(Conversation { task, prompt, answer: question.answer, said: said.collect() })
 }

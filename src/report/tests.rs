@@ -134,6 +134,9 @@ fn the_page_holds_everything_and_loads_nothing() {
         "right first with 1 layer",
         "ended by NaN",
         "(0123456789ab, changed)",
+        "<p>The <em>last</em> layers &lt;img src=x&gt; sharpen.</p>",
+        "hypothesis, 2026-01-02 · run <code>0011223344556677</code>",
+        "<code>lesion sweep --family &#x27;keep-first&#x27; &lt;x&gt;</code><code>lesion report it</code>",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -172,6 +175,18 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn of_many_plans_the_best_are_listed_and_nan_is_not_one() {
+    let mut many = study(results(&["subsets"], 6));
+    many.results.all.plans[0].nll.value = -f64::NAN;
+    many.results.all.plans[1].nll.value = 1234.5;
+    let page = html(&many).unwrap();
+    let table = page.split("<summary>all tasks</summary>").nth(1).unwrap().split("</details>").next().unwrap();
+    assert_eq!(table.matches("<tr").count(), 1 + 1 + 40, "the header, the intact model and the best");
+    assert!(!table.contains("NaN") && !table.contains("1234.5"), "{table}");
+    assert!(table.contains("The best 40; 24 plans more are in the store."), "{table}");
+}
+
+#[test]
 fn the_folder_s_figures_are_the_ones_it_names() {
     let files = folder(&study(results(&["skip-one", "skip-pairs"], 3))).unwrap();
     let report = String::from_utf8(files[0].1.clone()).unwrap();
@@ -187,6 +202,9 @@ fn the_folder_s_figures_are_the_ones_it_names() {
         }
     }
     assert!(report.contains("# A \\<title\\> \\& more") && !report.replace("\\<", "").contains("<img"), "{report}");
+    assert!(report.contains("```sh\nlesion sweep --family 'keep-first' <x>\nlesion report it\n```"), "{report}");
+    assert!(report.contains("\n> The \\*last\\* layers \\<img src=x\\> sharpen.\n"), "{report}");
+    assert!(report.contains("\n### capitals \\<b\\>\n"), "{report}");
     // 85 mm at 300 dots per inch.
     let png = &files.iter().find(|(path, _)| path.ends_with("85mm.png")).unwrap().1;
     assert_eq!(u32::from_be_bytes(png[16..20].try_into().unwrap()), (85.0_f64 / 25.4 * 300.0).ceil() as u32);

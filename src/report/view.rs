@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::data::{Conversation, Group, Process, Results, Study};
 use super::figures::{Figure, figures};
 use super::findings::{FirstRight, Truncations};
+use super::number::{counted, grouped, percent, plain};
 use super::plot::{Drawing, Plot};
 use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
@@ -75,8 +76,8 @@ pub(super) struct ConversationView {
     pub(super) answer: Option<String>,
     pub(super) found: Option<String>,
     pub(super) rows: Vec<SaidView>,
-    /// Completions that are not shown.
-    pub(super) more: usize,
+    /// Completions that are not shown, where there are some.
+    pub(super) more: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -96,7 +97,8 @@ pub(super) struct TableView {
     pub(super) open: bool,
     pub(super) divergence: bool,
     pub(super) rows: Vec<RowView>,
-    pub(super) more: usize,
+    /// Plans that are not shown, where there are some.
+    pub(super) more: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -179,7 +181,9 @@ fn warnings(study: &Study) -> Vec<String> {
     match study.expected_examples {
         Some(expected) if expected > there => {
             warnings.push(format!(
-                "{there} of {expected} examples have the results of every plan; the others are left out."
+                "{} of {} have the results of every plan; the others are left out.",
+                grouped(there),
+                counted(expected, "example")
             ));
         }
         None => warnings.push("The experiment has not ended: examples may be missing.".to_owned()),
@@ -188,7 +192,8 @@ fn warnings(study: &Study) -> Vec<String> {
     let broken: u64 = all.plans.iter().map(|plan| plan.non_finite).sum();
     if broken > 0 {
         warnings.push(format!(
-            "{broken} losses of single tokens are NaN or infinite: they are in the table, and never left out."
+            "{} of single tokens are NaN or infinite: they are in the table, and never left out.",
+            if broken == 1 { "1 loss".to_owned() } else { format!("{} losses", grouped(broken)) }
         ));
     }
     warnings
@@ -197,10 +202,7 @@ fn warnings(study: &Study) -> Vec<String> {
 fn facts(study: &Study) -> Vec<(String, String)> {
     let results = &study.results;
     let Summary { examples, tokens, .. } = results.all.intact;
-    let plans = match results.plans.len() {
-        1 => "1 plan".to_owned(),
-        several => format!("{several} plans"),
-    };
+    let plans = counted(results.plans.len() as u64, "plan");
     let families: Vec<&str> = results.families.iter().map(|family| family.text.as_str()).collect();
     let families = if families.is_empty() { String::new() } else { format!(" ({})", families.join(", ")) };
     let tasks: Vec<&str> = results.tasks.iter().map(|task| task.name.as_str()).take(12).collect();
@@ -210,7 +212,7 @@ fn facts(study: &Study) -> Vec<(String, String)> {
         ("Model", format!("{}, {} layers", study.model.name, results.n_layer)),
         ("Plans", format!("{plans}{families}")),
         ("Tasks", format!("{}{more}", tasks.join(", "))),
-        ("Examples", format!("{examples}, {tokens} scored tokens")),
+        ("Examples", format!("{}, {}", grouped(examples as u64), counted(tokens, "scored token"))),
         (
             "Intact model",
             format!(
@@ -262,7 +264,7 @@ fn first_said(conversation: &Conversation, truncations: &Truncations) -> Option<
 
 fn sentence(found: &FirstRight, n_layer: usize) -> String {
     let FirstRight { task, examples, intact, any, half, full, .. } = found;
-    let layers = |n: usize| if n == 1 { "1 layer".to_owned() } else { format!("{n} layers") };
+    let layers = |n: usize| counted(n as u64, "layer");
     match (any, half, full) {
         (None, _, _) => format!("{task}: no answer is right, with however many of the {n_layer} layers."),
         (Some(n), _, _) if *examples == 1 => format!("{task}: right first with {}.", layers(*n)),
@@ -272,6 +274,7 @@ fn sentence(found: &FirstRight, n_layer: usize) -> String {
             let full = full.map_or(String::new(), |n| {
                 format!(", as many as the intact model answers ({}) with {}", percent(*intact), layers(n))
             });
+            let examples = grouped(*examples as u64);
             format!("{task}: the first of {examples} answers is right with {}; {half}{full}.", layers(*n))
         }
     }
@@ -300,11 +303,7 @@ fn conversation_view(
         .map(|said| {
             let plan = said.plan.map_or_else(|| "intact".to_owned(), |plan| results.plans[plan].text.clone());
             let kept = said.plan.and_then(kept);
-            let label = match kept {
-                Some(1) => "1 layer".to_owned(),
-                Some(layers) => format!("{layers} layers"),
-                None => plan.clone(),
-            };
+            let label = kept.map_or_else(|| plan.clone(), |layers| counted(layers as u64, "layer"));
             let end = match said.finish.as_str() {
                 "not-a-number" => Some("ended by NaN"),
                 "context" => Some("the context is full"),
@@ -317,20 +316,24 @@ fn conversation_view(
     // Truncations from none to all layers; others as they come.
     said.sort_by_key(|(kept, _)| kept.unwrap_or(usize::MAX));
     let found = truncations.filter(|_| conversation.answer.is_some()).map(|truncations| {
-        match first_said(conversation, truncations) {
-            Some(1) => "right first with 1 layer".to_owned(),
-            Some(layers) => format!("right first with {layers} layers"),
-            None => "never right".to_owned(),
-        }
+        first_said(conversation, truncations).map_or_else(
+            || "never right".to_owned(),
+            |layers| format!("right first with {}", counted(layers as u64, "layer")),
+        )
     });
     ConversationView {
         task: visible(&conversation.task),
         prompt: visible(&conversation.prompt),
         answer: conversation.answer.as_deref().map(visible),
         found,
-        more: said.len().saturating_sub(COMPLETIONS),
+        more: not_shown(said.len(), COMPLETIONS),
         rows: said.into_iter().map(|(_, said)| said).take(COMPLETIONS).collect(),
     }
+}
+
+/// How many of all are beyond those that are shown.
+fn not_shown(all: usize, shown: usize) -> Option<String> {
+    (all > shown).then(|| grouped((all - shown) as u64))
 }
 
 fn table(results: &Results, group: &Group, open: bool) -> TableView {
@@ -339,7 +342,7 @@ fn table(results: &Results, group: &Group, open: bool) -> TableView {
         let loss = |plan: usize| group.plans[plan].nll.value;
         order.sort_by(|a, b| nan_last(loss(*a), loss(*b)));
     }
-    let more = order.len().saturating_sub(ROWS);
+    let more = not_shown(order.len(), ROWS);
     order.truncate(ROWS);
     let row = |plan: String, blocks: String, intact: bool, summary: &Summary| {
         let delta = summary.delta.unwrap_or(Estimate { value: f64::NAN, low: f64::NAN, high: f64::NAN });
@@ -395,20 +398,12 @@ fn count(layers: Option<usize>) -> String {
     layers.map_or_else(|| "never".to_owned(), |layers| layers.to_string())
 }
 
-fn percent(share: f64) -> String {
-    if share.is_nan() { "–".to_owned() } else { format!("{:.0}\u{a0}%", 100.0 * share) }
-}
-
-/// Nats: four digits behind the point, fewer where the number is large.
+/// Nats in tables.
 fn nats(value: f64) -> String {
-    match value {
-        value if value.is_nan() => "NaN".to_owned(),
-        value if value.is_infinite() => if value > 0.0 { "∞" } else { "−∞" }.to_owned(),
-        value if value.abs() >= 1e5 => format!("{value:.2e}"),
-        value => format!("{value:.4}").replace('-', "−"),
-    }
+    plain(value, 4)
 }
 
+/// A difference of nats in tables: its sign is said however small it is.
 fn signed(value: f64) -> String {
     if value > 0.0 { format!("+{}", nats(value)) } else { nats(value) }
 }
@@ -460,10 +455,5 @@ mod tests {
             sentence(&found(50, None, None, None), 12),
             "sums: no answer is right, with however many of the 12 layers."
         );
-    }
-
-    #[test]
-    fn numbers() {
-        assert_eq!([nats(-0.25), nats(f64::INFINITY), nats(1e7), signed(0.5)], ["−0.2500", "∞", "1.00e7", "+0.5000"]);
     }
 }

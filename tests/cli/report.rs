@@ -82,6 +82,21 @@ fn a_report_is_a_page_or_a_folder() {
 }
 
 #[test]
+fn every_task_has_its_turn_to_speak() {
+    let place = Place::new();
+    let (store, page) = (place.text("store.db"), place.text("page.html"));
+    let own = ["sweep", "--tasks", "bundled", "--limit", "2", "--complete", "2", "--no-kl", "--store", &store];
+    ok(&[&own[..], &["--plan", "0..8", "--experiment", "all"]].concat());
+    ok(&["report", "--store", &store, "all", "--output", &page]);
+    let html = fs::read_to_string(&page).unwrap();
+    let said = html.split("<section id=\"said\">").nth(1).unwrap().split("</section>").next().unwrap();
+    let tasks: Vec<&str> = said.split("<h3>").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
+    let listed = crate::run::objects(&["tasks", "ls", "--json"]);
+    let listed: Vec<&str> = listed.iter().map(|task| task["task"].as_str().unwrap()).collect();
+    assert_eq!(tasks, listed, "32 prompts are shown: one of each task");
+}
+
+#[test]
 fn a_store_that_can_only_be_read_can_be_reported() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();

@@ -47,7 +47,7 @@ fn a_file_is_shown_checked_and_refused_with_its_place() {
     fs::write(&path, r#"[{"name": "t", "examples": [{"prompt": "Spain is ", "answer": "Madrid"}]}]"#).unwrap();
     let found = objects(&["tasks", "check", file, "--json"]);
     assert_eq!((found.len(), &found[0]["kind"]), (1, &Value::from("double-space")));
-    assert!(ok(&["tasks", "check", file]).contains("1 tasks, 1 examples: 1 findings with the tokens of mini"));
+    assert!(ok(&["tasks", "check", file]).contains("1 task, 1 example: 1 finding with the tokens of mini"));
     assert!(ok(&["tasks", "show", file]).contains("\"Spain is \" → \" Madrid\""));
     fs::write(&path, "[{\"name\": \"t\",\n \"exmaples\": []}]").unwrap();
     refused(3, &["tasks", "check", file], &["t.json", "exmaples", "line 2 column 11"]);

@@ -106,7 +106,12 @@ impl Target {
             if replaced {
                 fs::rename(&self.path, &old)?;
             }
-            fs::rename(&partial, &self.path)?;
+            fs::rename(&partial, &self.path).inspect_err(|_| {
+                if replaced {
+                    // Back to its name; that the new one failed is the error to tell.
+                    let _ = fs::rename(&old, &self.path);
+                }
+            })?;
             if replaced { fs::remove_dir_all(&old) } else { Ok(()) }
         });
         written.map_err(|error| {

@@ -19,7 +19,7 @@ mod text;
 
 use lesion::forward::Precision;
 use lesion::model::Model;
-use lesion::report::{Group, PlanFacts, Results};
+use lesion::report::{Group, PlanFacts, Results, counted, grouped};
 use lesion::sweep::{SweepOptions, Tally};
 
 use self::args::{ExampleArgs, Sweep as SweepArgs};
@@ -166,15 +166,17 @@ pub(crate) fn tell(outcome: &Outcome, completions: Option<usize>) {
     let rows = summary.plans as u64 * summary.examples;
     let kept = outcome.kept_in.shown().map_or(String::new(), |kept_in| format!("; {kept_in}"));
     let computed = match summary.computed_rows {
-        0 => format!("all {rows} results were there, nothing was computed"),
-        some if some < rows => format!("{some} of {rows} results computed, the others were there"),
+        0 => format!("all {} results were there, nothing was computed", grouped(rows)),
+        some if some < rows => {
+            format!("{} of {} results computed, the others were there", grouped(some), grouped(rows))
+        }
         1 => "1 result".to_owned(),
-        all => format!("{all} results"),
+        all => format!("{} results", grouped(all)),
     };
     let said = match completions {
         None => String::new(),
         Some(0) => ", all completions were there".to_owned(),
-        Some(new) => format!(", {new} completions"),
+        Some(new) => format!(", {}", counted(new as u64, "completion")),
     };
     super::output::note(format!("{computed}{said}, {:.1} s{kept}", summary.seconds));
 }

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use lesion::report::{counted, grouped};
 
 use super::plans::Plans;
 use crate::cli::output::{note, shown};
@@ -19,19 +20,13 @@ pub(crate) fn announcement(
     examples: Option<usize>,
     seconds: Option<f64>,
 ) -> String {
-    let count = plans.plans.len();
-    let plural = if count == 1 { "" } else { "s" };
     let intact = if plans.intact.is_some() { "" } else { " and the intact model" };
-    let each = match examples {
-        Some(1) => "1 example".to_owned(),
-        Some(examples) => format!("{} examples", grouped(examples)),
-        None => "a text".to_owned(),
-    };
+    let each = examples.map_or_else(|| "a text".to_owned(), |examples| counted(examples as u64, "example"));
     let saving = naive / shared.max(1e-9);
     let time = seconds.map_or(String::new(), |seconds| format!(", about {}", duration(seconds)));
     format!(
-        "{} plan{plural}{intact} on {each}: {} block evaluations each instead of {} ({saving:.1}× fewer){time}",
-        grouped(count),
+        "{}{intact} on {each}: {} block evaluations each instead of {} ({saving:.1}× fewer){time}",
+        counted(plans.plans.len() as u64, "plan"),
         blocks(shared),
         blocks(naive),
     )
@@ -39,20 +34,7 @@ pub(crate) fn announcement(
 
 /// A number of block evaluations.
 pub(crate) fn blocks(blocks: f64) -> String {
-    if blocks.fract() == 0.0 { grouped(blocks as usize) } else { shown(blocks) }
-}
-
-/// Thousands apart.
-pub(crate) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
+    if blocks.fract() == 0.0 { grouped(blocks as u64) } else { shown(blocks) }
 }
 
 fn duration(seconds: f64) -> String {
@@ -116,7 +98,6 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
-        assert_eq!([grouped(7), grouped(4096), grouped(1_234_567)], ["7", "4,096", "1,234,567"]);
         assert_eq!(
             [duration(0.2), duration(89.6), duration(150.0), duration(7_200.0)],
             ["a second", "90 s", "2 min", "2.0 h"]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use lesion::forward::Session;
 use lesion::measure::Number;
 use lesion::plan::{Plan, StepError};
+use lesion::report::grouped;
 use lesion::store::Wanted;
 use lesion::sweep::{
     Ended, Event, ExampleDigest, Found, Goal, LayerSet, MAX_EXACT_LAYERS, Measured, Method, Row, Search, Sweep,
@@ -17,7 +18,7 @@ use super::args::{MemorySize, MethodArg, Search as SearchArgs};
 use super::inputs::{Inputs, Placed, stdin_once};
 use super::kept::Kept;
 use super::memory::memory_for;
-use super::progress::{Progress, blocks, grouped};
+use super::progress::{Progress, blocks};
 use super::running::{numerics, read_all, sweep_failure};
 use crate::cli::args::ModelArgs;
 use crate::cli::failure::{Exit, Failure, Result};
@@ -139,12 +140,12 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         show(&mut output, &found, &search, top)?;
         let there = match measuring.there {
             0 => String::new(),
-            there => format!("; {} of their results were there", grouped(there)),
+            there => format!("; {} of their results were there", grouped(there as u64)),
         };
         note(format!(
             "{} models on {} examples: {} block evaluations each instead of {}, {seconds:.1} s{there}",
-            grouped(found.tried),
-            grouped(measuring.examples.len()),
+            grouped(found.tried as u64),
+            grouped(measuring.examples.len() as u64),
             blocks(measuring.shared),
             blocks(measuring.naive)
         ));

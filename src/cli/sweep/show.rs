@@ -2,7 +2,7 @@
 
 use lesion::measure::nan_last;
 use lesion::report::plot::{Drawing, Plot};
-use lesion::report::{Results, heat_map};
+use lesion::report::{Results, counted, grouped, heat_map};
 use lesion::sweep::{Estimate, Summary};
 
 use super::args::Order;
@@ -30,8 +30,7 @@ pub(crate) fn plans(
     intact: &Summary,
     look: Look,
 ) -> Result<()> {
-    let count = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let tokens = format!("{}, {}", count(intact.examples as u64, "example"), count(intact.tokens, "scored token"));
+    let tokens = format!("{}, {}", counted(intact.examples as u64, "example"), counted(intact.tokens, "scored token"));
     output.heading(&format!("{}: {tokens}", escape_controls(title)))?;
     let kl = !intact.divergence.is_nan();
     let mut header = vec!["plan", "blocks", "nats/token", "Δ to intact", "95 %", "correct", "top-1", "entropy"];
@@ -78,7 +77,7 @@ pub(crate) fn plans(
     }
     output.text(&output.painted(&table(&header, &rows, 1)))?;
     if shown_plans < all {
-        output.line(format!("… and {} plans more: --top 0 shows all", all - shown_plans))?;
+        output.line(format!("… and {} plans more: --top 0 shows all", grouped((all - shown_plans) as u64)))?;
     }
     output.line("")
 }

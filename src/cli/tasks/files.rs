@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lesion::tasks::bundled::{self, BundledError};
-use lesion::tasks::{Task, TaskError, TaskProblem, read_any};
+use lesion::tasks::{Task, TaskError, read_any};
 
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::sweep::inputs::{name, read, stem};
@@ -37,11 +37,7 @@ pub(super) fn named(tasks: &Path) -> Result<Vec<Task>> {
 }
 
 pub(crate) fn task_failure(error: &TaskError) -> Failure {
-    let exit = match error.problem {
-        TaskProblem::EmptyAnswer { .. } => Exit::Usage,
-        _ => Exit::BadFile,
-    };
-    Failure::new(exit, error.to_string())
+    Failure::new(Exit::BadFile, error.to_string())
 }
 
 pub(crate) fn bundled_failure(error: &BundledError) -> Failure {

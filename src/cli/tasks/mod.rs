@@ -13,6 +13,7 @@ mod measure;
 
 use std::path::Path;
 
+use lesion::report::counted;
 use lesion::tasks::bundled::{self, Score};
 use lesion::tasks::{Task, check, write_tasks};
 use serde::Serialize;
@@ -115,7 +116,7 @@ fn show(path: &Path, limit: Option<usize>, args: &OutputArgs) -> Result<Exit> {
 
 fn show_task(output: &mut Output, task: &Task, limit: usize) -> Result<()> {
     if !output.json {
-        output.heading(&format!("{}: {} examples", task.name.escape_debug(), task.examples.len()))?;
+        output.heading(&format!("{}: {}", task.name.escape_debug(), counted(task.examples.len() as u64, "example")))?;
         if !task.description.is_empty() {
             output.line(task.description.escape_debug().to_string())?;
         }
@@ -181,12 +182,9 @@ fn check_tasks(path: &Path, model_args: &ModelArgs, args: &OutputArgs) -> Result
         }
     }
     let examples: usize = tasks.iter().map(|task| task.examples.len()).sum();
-    let summary = format!(
-        "{} tasks, {examples} examples: {} findings with the tokens of {}",
-        tasks.len(),
-        findings.len(),
-        model.name()
-    );
+    let [tasks, examples, findings] = [(tasks.len(), "task"), (examples, "example"), (findings.len(), "finding")]
+        .map(|(n, of)| counted(n as u64, of));
+    let summary = format!("{tasks}, {examples}: {findings} with the tokens of {}", model.name());
     if output.json {
         note(summary)
     } else {

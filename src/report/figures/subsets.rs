@@ -1,9 +1,12 @@
 //! All subsets of layers: how the loss spreads at each size, the best of each size, the minimal ones.
 
-use super::{Add, of_tasks, over};
+use std::collections::BTreeSet;
+
+use super::{Add, of_tasks, sizes};
 use crate::measure::nan_last;
 use crate::report::data::{FamilyFacts, Group, Results};
 use crate::report::findings::{Subset, minimal, subsets};
+use crate::report::number::{grouped, percent, plain};
 use crate::report::plot::{Curves, Drawing, Plot, Series, Sets};
 use crate::sweep::{Estimate, Summary};
 
@@ -32,16 +35,13 @@ fn losses(results: &Results, subsets: &[Subset], size: usize) -> Vec<f64> {
     losses
 }
 
-fn sizes(subsets: &[Subset]) -> Vec<usize> {
-    let mut sizes: Vec<usize> = subsets.iter().map(|subset| subset.layers.len()).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
+fn sizes_of(subsets: &[Subset]) -> BTreeSet<usize> {
+    subsets.iter().map(|subset| subset.layers.len()).collect()
 }
 
 fn lattice(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
     let spread: Vec<(f64, Vec<f64>)> =
-        sizes(subsets).into_iter().map(|size| (size as f64, losses(results, subsets, size))).collect();
+        sizes_of(subsets).into_iter().map(|size| (size as f64, losses(results, subsets, size))).collect();
     let at = |losses: &[f64], share: f64| losses[((losses.len() - 1) as f64 * share).round() as usize];
     let series = |name: &str, share: f64, quartiles: bool| Series {
         name: name.into(),
@@ -55,7 +55,7 @@ fn lattice(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
         line: true,
     };
     let plot = Plot {
-        title: of_tasks(&format!("All {} subsets of layers", subsets.len()), results),
+        title: of_tasks(&format!("All {} subsets of layers", grouped(subsets.len() as u64)), results),
         measure: "loss, nats per token".into(),
         drawing: Drawing::Curves(Curves {
             axis: "layers kept, in their order".into(),
@@ -66,19 +66,19 @@ fn lattice(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
     };
     let caption = format!(
         "Every subset of the layers in their order: the best, the median and the worst of each size; the band holds the middle \
-         half. {}",
-        over(&results.all)
+         half. {}.",
+        sizes(&results.all)
     );
     add(plot, caption);
 }
 
 fn said(summary: &Summary) -> String {
-    format!("{:.2} · {:.0} %", summary.nll.value, 100.0 * summary.correct)
+    format!("{} · {}", plain(summary.nll.value, 2), percent(summary.correct))
 }
 
 fn best(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
-    let best = |size: &usize| {
-        let of_size = subsets.iter().filter(|subset| subset.layers.len() == *size);
+    let best = |size: usize| {
+        let of_size = subsets.iter().filter(|subset| subset.layers.len() == size);
         of_size.min_by(|a, b| {
             let loss = |subset: &Subset| results.all.plans[subset.plan].nll.value;
             nan_last(loss(a), loss(b)).then(a.layers.cmp(&b.layers))
@@ -94,7 +94,7 @@ fn best(results: &Results, subsets: &[Subset], add: &mut Add<'_>) {
             n_layer: results.n_layer,
             axis: "size".into(),
             said: "nats/token · right".into(),
-            rows: sizes(subsets).iter().filter_map(best).map(row).collect(),
+            rows: sizes_of(subsets).into_iter().filter_map(best).map(row).collect(),
         }),
     };
     let caption = "The subset of each size that loses least, with its loss and the share of examples that it answers; full dots \
@@ -112,7 +112,7 @@ fn minimal_sets(results: &Results, task: &Group, subsets: &[Subset], add: &mut A
     let rows = shown.iter().map(|set| (set.layers.len().to_string(), set.layers.clone(), said(&task.plans[set.plan])));
     let more = match found.len() - shown.len() {
         0 => String::new(),
-        _ => format!("; the first {} of {}", shown.len(), found.len()),
+        _ => format!("; the first {} of {}", shown.len(), grouped(found.len() as u64)),
     };
     let plot = Plot {
         title: format!("Minimal sets of layers: {}", task.name),
@@ -125,11 +125,12 @@ fn minimal_sets(results: &Results, task: &Group, subsets: &[Subset], add: &mut A
         }),
     };
     let caption = format!(
-        "Sets of layers that alone keep {:.0}\u{a0}% of the intact model's right answers ({:.0}\u{a0}%), while no set \
-         within them does{more}. Found among all {} subsets.",
-        100.0 * KEPT,
-        100.0 * task.intact.correct,
-        subsets.len()
+        "Sets of layers that alone keep {} of the intact model's right answers ({}), while no set within them does{more}. Found \
+         among all {} subsets. {}.",
+        percent(KEPT),
+        percent(task.intact.correct),
+        grouped(subsets.len() as u64),
+        sizes(task)
     );
     add(plot, caption);
 }

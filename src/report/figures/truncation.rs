@@ -1,6 +1,6 @@
 //! Truncations: loss and right answers against the layers that are left.
 
-use super::{Add, CURVES, DELTA, NONE, by_task, of_tasks, over};
+use super::{Add, CURVES, DELTA, NONE, by_task, of_tasks, sizes};
 use crate::report::data::{FamilyFacts, Group, Results};
 use crate::report::plot::{Curves, Drawing, HeatMap, Plot, Series};
 use crate::sweep::{Estimate, Summary};
@@ -31,8 +31,9 @@ pub(super) fn draw(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
     let loss = curves(&|summary| summary.nll, false, Some((results.uniform, "uniform, ln V".into())));
     let caption = format!(
         "The loss of the answers against the layers that are left; at the right end is the intact model. The dashed line is \
-         what a model that knows nothing loses; a loss above it is worse than that. {}",
-        over(&results.all)
+         what a model that knows nothing loses; a loss above it is worse than that. {}{}.",
+        sizes(&results.all),
+        if results.all.intact.examples > 1 { "; bands are 95\u{a0}% bootstraps over examples" } else { "" }
     );
     add(Plot { title: title("loss"), measure: "loss, nats per token".into(), drawing: loss }, caption);
     let right = curves(&|summary| Estimate { value: summary.correct, ..NONE }, true, None);

@@ -2,7 +2,8 @@
 
 use super::Bars;
 use super::canvas::{Anchor, Canvas, Paint, SMALL, TEXT, fitted, width};
-use super::scale::{Scale, places, plain, signed};
+use super::scale::Scale;
+use crate::report::number::{places, plain, signed};
 use crate::sweep::Estimate;
 
 /// The height of upright bars.

@@ -46,8 +46,8 @@ pub(super) enum Paint {
     Series(usize),
     /// Between nothing and the full colour.
     Shade(Hue, f64),
-    /// Text on a shade so strong.
-    OnShade(f64),
+    /// Text on a shade.
+    OnShade(Hue, f64),
 }
 
 /// The colour of a shade.
@@ -245,12 +245,26 @@ fn of_page(paint: Paint) -> String {
             };
             format!("color-mix(in srgb, var(--{hue}) {:.0}%, var(--nothing))", 100.0 * share.clamp(0.0, 1.0))
         }
-        Paint::OnShade(share) => if share > STRONG { "var(--on-strong)" } else { "var(--ink)" }.to_owned(),
+        Paint::OnShade(hue, share) => match share {
+            share if share > strong(hue) => "var(--on-strong)",
+            share if share > MIDDLE => "var(--on-middle)",
+            _ => "var(--ink)",
+        }
+        .to_owned(),
     }
 }
 
-/// Shades above this carry light text on paper.
-const STRONG: f64 = 0.55;
+/// On shades above this, dark text reads better than light text in a dark page, too.
+const MIDDLE: f64 = 0.58;
+
+/// On shades above this, light text reads better than dark text on paper.
+fn strong(hue: Hue) -> f64 {
+    match hue {
+        Hue::Worse => 0.7,
+        Hue::Better => 0.81,
+        Hue::Amount => 0.76,
+    }
+}
 
 fn on_paper(paint: Paint) -> [u8; 3] {
     match paint {
@@ -272,8 +286,8 @@ fn on_paper(paint: Paint) -> [u8; 3] {
                 (none + share * (full - none)).round() as u8
             })
         }
-        Paint::OnShade(share) => {
-            if share > STRONG {
+        Paint::OnShade(hue, share) => {
+            if share > strong(hue) {
                 [255; 3]
             } else {
                 [26; 3]
@@ -286,8 +300,9 @@ fn on_paper(paint: Paint) -> [u8; 3] {
 pub(super) fn width(text: &str, size: f64) -> f64 {
     let thousandths = |c: char| match (c as usize).checked_sub(0x20).and_then(|i| WIDTHS.get(i)) {
         Some(width) => f64::from(*width),
-        None if (c as u32) < 0x2E80 => 600.0,
-        None => 1000.0,
+        None if c == '\u{a0}' => 278.0,
+        None if c == '…' || c as u32 >= 0x2E80 => 1000.0,
+        None => 600.0,
     };
     text.chars().map(thousandths).sum::<f64>() * size / 1000.0
 }
@@ -356,6 +371,27 @@ mod tests {
         let short = fitted(&"long name ".repeat(9), 7.0, 60.0);
         assert!(short.ends_with('…') && width(&short, 7.0) <= 60.0, "{short}");
         assert_eq!(fitted("abc", 10.0, 0.0), "…");
+    }
+
+    /// WCAG's contrast of two colours.
+    fn contrast(a: [u8; 3], b: [u8; 3]) -> f64 {
+        let linear = |channel: u8| match f64::from(channel) / 255.0 {
+            dark if dark <= 0.04045 => dark / 12.92,
+            light => ((light + 0.055) / 1.055).powf(2.4),
+        };
+        let bright = |[r, g, b]: [u8; 3]| 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+        let (a, b) = (bright(a) + 0.05, bright(b) + 0.05);
+        a.max(b) / a.min(b)
+    }
+
+    #[test]
+    fn numbers_are_legible_on_every_shade() {
+        for hue in [Hue::Worse, Hue::Better, Hue::Amount] {
+            for share in (0..=100).map(|percent| f64::from(percent) / 100.0) {
+                let found = contrast(on_paper(Paint::Shade(hue, share)), on_paper(Paint::OnShade(hue, share)));
+                assert!(found >= 4.0, "{hue:?} {share}: {found}");
+            }
+        }
     }
 
     #[test]

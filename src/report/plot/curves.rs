@@ -2,8 +2,9 @@
 
 use super::bars::axis;
 use super::canvas::{Anchor, Canvas, Paint, SMALL, TEXT, fitted, width};
-use super::scale::{Scale, percent};
+use super::scale::Scale;
 use super::{Curves, Series};
+use crate::report::number::percent;
 
 /// The height of the plot, over its width.
 const FLATNESS: f64 = 0.42;
@@ -19,7 +20,7 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
         true => Scale::shares(),
         false => Scale::new(ends.chain(curves.reference.as_ref().map(|(value, _)| *value)).chain([0.0]), 5),
     };
-    let text = |tick: f64| if curves.shares { format!("{} %", percent(tick)) } else { down.text(tick) };
+    let text = |tick: f64| if curves.shares { percent(tick) } else { down.text(tick) };
     let left = down.ticks.iter().map(|tick| width(&text(*tick), TEXT)).fold(0.0, f64::max) + 5.0;
     let right = all - 6.0;
     let height = (all * FLATNESS).clamp(110.0, 190.0);
@@ -39,20 +40,22 @@ pub(super) fn draw(curves: &Curves, canvas: &mut Canvas, all: f64, top: f64) -> 
         canvas.line((x(tick), below), (x(tick), below + 2.0), 0.6, Paint::Ink);
         canvas.text((x(tick), below + TEXT + 3.0), TEXT, Anchor::Middle, Paint::Ink, &text);
     }
-    if let Some((value, _)) = &curves.reference {
+    // Its name lies below the curves, and cuts no hole into them.
+    if let Some((value, name)) = &curves.reference {
         canvas.dashed((left, y(*value)), (right, y(*value)), 0.8, Paint::Soft);
+        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
     }
     canvas.line((left, y(0.0)), (right, y(0.0)), 0.8, Paint::Ink);
     for (i, series) in curves.series.iter().enumerate() {
         curve(canvas, i, series, &|quantity| x(quantity), &|value| y(value));
-    }
-    if let Some((value, name)) = &curves.reference {
-        canvas.label((right, y(*value) - 2.5), SMALL, Anchor::End, Paint::Soft, name);
+        for (quantity, _) in series.points.iter().filter(|(_, e)| e.value.is_nan()) {
+            canvas.text((x(*quantity), y(down.high) + SMALL), SMALL, Anchor::Middle, Paint::Series(i), "NaN");
+        }
     }
     axis(canvas, (left + right) / 2.0, below + 2.0 * TEXT + 5.0, &curves.axis)
 }
 
-/// A series: its interval, its line where values are finite, its marks; what is infinite lies at the end of the axis.
+/// A series: its interval, its line, its marks; what is infinite lies at the end of the axis, NaN breaks the line.
 fn curve(canvas: &mut Canvas, i: usize, series: &Series, x: &dyn Fn(f64) -> f64, y: &dyn Fn(f64) -> f64) {
     let paint = Paint::Series(i);
     if series.line {

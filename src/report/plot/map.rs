@@ -2,7 +2,7 @@
 
 use super::HeatMap;
 use super::canvas::{Anchor, Canvas, Hue, Paint, SMALL, TEXT, fitted, width};
-use super::scale::{percent, places, plain, signed};
+use crate::report::number::{percent, places, plain, signed};
 
 /// The height of a cell at most.
 const CELL: f64 = 17.0;
@@ -28,10 +28,7 @@ pub(super) fn draw(map: &HeatMap, canvas: &mut Canvas, all: f64, top: f64) -> f6
     let cell = (cell.0, cell.0.min(CELL));
     let (x, y) = (|c: usize| left + cell.0 * c as f64, |r: usize| top + TEXT + 4.0 + cell.1 * r as f64);
     canvas.text((left - 3.0, top + TEXT), TEXT, Anchor::End, Paint::Soft, &fitted(&map.down.0, TEXT, left));
-    let largest = map.cells.iter().flatten().flatten().map(|v| v.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
-    let places = places(largest).min(2);
-    let written = |value: f64| if map.shares { percent(value) } else { signed(value, places) };
-    let numbers = map.cells.iter().flatten().flatten().all(|value| width(&written(*value), SMALL) <= cell.0 - 1.5);
+    let numbers = numbers(map, limit, cell.0 - 1.5).filter(|_| cell.1 > SMALL);
     for (r, row) in map.cells.iter().enumerate() {
         canvas.text(
             (left - 3.0, y(r) + cell.1 / 2.0 + 2.4),
@@ -43,12 +40,15 @@ pub(super) fn draw(map: &HeatMap, canvas: &mut Canvas, all: f64, top: f64) -> f6
         for (c, value) in row.iter().enumerate() {
             let Some(value) = value else { continue };
             let share = strength(map, *value, limit);
-            canvas.rect(x(c) + 0.25, y(r) + 0.25, cell.0 - 0.5, cell.1 - 0.5, paint(map, *value, share));
-            if (numbers && cell.1 > SMALL) || value.is_nan() {
-                let at = (x(c) + cell.0 / 2.0, y(r) + cell.1 / 2.0 + 2.1);
-                let text = if numbers { written(*value) } else { "?".to_owned() };
-                canvas.text(at, SMALL, Anchor::Middle, Paint::OnShade(share), &text);
-            }
+            let ground = paint(map, *value, share);
+            canvas.rect(x(c) + 0.25, y(r) + 0.25, cell.0 - 0.5, cell.1 - 0.5, ground);
+            let text = match numbers {
+                Some(places) => written(map, *value, places),
+                None if value.is_nan() => "?".to_owned(),
+                None => continue,
+            };
+            let on = if let Paint::Shade(hue, share) = ground { Paint::OnShade(hue, share) } else { Paint::Ink };
+            canvas.text((x(c) + cell.0 / 2.0, y(r) + cell.1 / 2.0 + 2.1), SMALL, Anchor::Middle, on, &text);
         }
     }
     let below = y(map.cells.len());
@@ -62,12 +62,28 @@ pub(super) fn draw(map: &HeatMap, canvas: &mut Canvas, all: f64, top: f64) -> f6
     super::bars::axis(canvas, middle, below + 2.0 * TEXT + 3.0, &map.across.0)
 }
 
+fn values(map: &HeatMap) -> impl Iterator<Item = f64> {
+    map.cells.iter().flatten().flatten().copied()
+}
+
+fn written(map: &HeatMap, value: f64, places: usize) -> String {
+    if map.shares { plain(100.0 * value, places) } else { signed(value, places) }
+}
+
+/// The decimal places of numbers in cells, where there is room for them: as many as the colours tell apart, or those of the
+/// largest at least.
+fn numbers(map: &HeatMap, limit: f64, room: f64) -> Option<usize> {
+    let largest = values(map).map(f64::abs).filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let range = if map.shares { 0..=0 } else { places(largest).min(2)..=places(limit).min(3) };
+    range.rev().find(|places| values(map).all(|value| width(&written(map, value, *places), SMALL) <= room))
+}
+
 /// Where the colour is full.
 fn limit(map: &HeatMap) -> f64 {
     if map.shares {
         return 1.0;
     }
-    let mut sizes: Vec<f64> = map.cells.iter().flatten().flatten().map(|v| v.abs()).filter(|v| v.is_finite()).collect();
+    let mut sizes: Vec<f64> = values(map).map(f64::abs).filter(|value| value.is_finite()).collect();
     sizes.sort_by(f64::total_cmp);
     let Some(&largest) = sizes.last() else { return 1.0 };
     let usual = sizes[(sizes.len() - 1) * 3 / 4];
@@ -92,12 +108,13 @@ fn paint(map: &HeatMap, value: f64, share: f64) -> Paint {
 /// What stands at the scale's top, middle and bottom.
 fn bar_texts(map: &HeatMap, limit: f64) -> [String; 3] {
     if map.shares {
-        return ["100 %", "50 %", "0 %"].map(str::to_owned);
+        return [1.0, 0.5, 0.0].map(percent);
     }
-    let beyond = map.cells.iter().flatten().flatten().any(|value| value.abs() > limit * 1.0001);
-    let (size, and) = (plain(limit, places(limit)), if beyond { "≥ " } else { "" });
-    let below = if beyond { "≤ " } else { "" };
-    [format!("{and}+{size} worse"), "0 as intact".to_owned(), format!("{below}−{size} better")]
+    let size = plain(limit, places(limit));
+    let end = limit * 1.0001;
+    let above = if values(map).any(|value| value > end) { "≥ " } else { "" };
+    let below = if values(map).any(|value| value < -end) { "≤ " } else { "" };
+    [format!("{above}+{size} worse"), "0 as intact".to_owned(), format!("{below}−{size} better")]
 }
 
 /// The scale of colours.

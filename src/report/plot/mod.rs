@@ -12,7 +12,6 @@ mod sets;
 pub mod text;
 
 pub use canvas::Ink;
-pub(super) use scale::signed;
 
 use crate::sweep::Estimate;
 use canvas::{Anchor, Canvas, Paint, TEXT, TITLE, fitted};

@@ -1,4 +1,6 @@
-//! Numbers on axes: ticks at round values, and how values are written.
+//! Axes: ticks at round values.
+
+use crate::report::number::plain;
 
 /// A linear axis from `low` to `high` at least, both at ticks.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,52 +46,7 @@ impl Scale {
 
     /// A tick's text.
     pub(super) fn text(&self, tick: f64) -> String {
-        minus(format!("{:.*}", self.places, if tick == 0.0 { 0.0 } else { tick }))
-    }
-}
-
-/// Decimal places that tell values of this size apart.
-pub(super) fn places(largest: f64) -> usize {
-    match largest {
-        large if large >= 100.0 => 0,
-        large if large >= 10.0 => 1,
-        large if large >= 0.1 => 2,
-        large if large >= 0.01 => 3,
-        _ => 4,
-    }
-}
-
-/// A difference, with its sign.
-pub(in crate::report) fn signed(value: f64, places: usize) -> String {
-    match value {
-        value if value.is_nan() => "NaN".to_owned(),
-        value if value.is_infinite() => if value > 0.0 { "+∞" } else { "−∞" }.to_owned(),
-        value if format!("{:.*}", places, value.abs()).bytes().all(|byte| matches!(byte, b'0' | b'.')) => {
-            "0".to_owned()
-        }
-        value => minus(format!("{value:+.places$}")),
-    }
-}
-
-/// A value without a sign where it is positive.
-pub(super) fn plain(value: f64, places: usize) -> String {
-    match value {
-        value if value.is_nan() => "NaN".to_owned(),
-        value if value.is_infinite() => if value > 0.0 { "∞" } else { "−∞" }.to_owned(),
-        value => minus(format!("{value:.places$}")),
-    }
-}
-
-/// A share as per cent.
-pub(super) fn percent(share: f64) -> String {
-    if share.is_nan() { "–".to_owned() } else { format!("{:.0}", 100.0 * share) }
-}
-
-fn minus(text: String) -> String {
-    match text.strip_prefix('-') {
-        Some(digits) if digits.bytes().all(|byte| matches!(byte, b'0' | b'.')) => digits.to_owned(),
-        Some(digits) => format!("−{digits}"),
-        None => text,
+        plain(tick, self.places)
     }
 }
 
@@ -121,13 +78,5 @@ mod tests {
         assert!(scale.low <= 0.5 && scale.high >= 1.5 && scale.high < 3.0);
         assert_eq!(Scale::new(std::iter::empty(), 4).high, 1.0);
         assert_eq!((scale.at(-9.0), scale.at(9.0)), (0.0, 1.0));
-    }
-
-    #[test]
-    fn numbers_say_their_sign() {
-        assert_eq!([signed(0.5, 2), signed(-0.5, 2), signed(0.001, 2)], ["+0.50", "−0.50", "0"]);
-        assert_eq!([signed(f64::NAN, 2), signed(f64::NEG_INFINITY, 2)], ["NaN", "−∞"]);
-        assert_eq!([plain(-0.001, 2), plain(3.0, 1)], ["0.00", "3.0"]);
-        assert_eq!([places(120.0), places(0.5), places(0.0)], [0, 2, 4]);
     }
 }

@@ -1,8 +1,9 @@
 //! Plots as text: bars whose intervals are shades, curves of marks, maps of numbers. Colours are the caller's: everything can
 //! be told without them.
 
-use super::scale::{Scale, percent, places, plain, signed};
+use super::scale::Scale;
 use super::{Bars, Curves, Drawing, HeatMap, Plot, Sets};
+use crate::report::number::{percent, places, plain, signed};
 use crate::sweep::Estimate;
 
 /// What a piece of text is, for those who colour it.
@@ -143,11 +144,12 @@ fn draw_curves(curves: &Curves, dye: &Dye<'_>, lines: &mut Vec<String>) {
         }
     }
     for (i, series) in curves.series.iter().enumerate() {
-        for (quantity, e) in series.points.iter().filter(|(_, e)| !e.value.is_nan()) {
-            grid[row(e.value)][column(*quantity)] = (MARKS[i % MARKS.len()], Some(i));
+        for (quantity, e) in &series.points {
+            let (row, mark) = if e.value.is_nan() { (0, '?') } else { (row(e.value), MARKS[i % MARKS.len()]) };
+            grid[row][column(*quantity)] = (mark, Some(i));
         }
     }
-    let text = |tick: f64| if curves.shares { format!("{} %", percent(tick)) } else { down.text(tick) };
+    let text = |tick: f64| if curves.shares { percent(tick) } else { down.text(tick) };
     let wide = down.ticks.iter().map(|tick| text(*tick).chars().count()).max().unwrap_or(0);
     for (r, cells) in grid.iter().enumerate() {
         let tick = down.ticks.iter().find(|tick| row(**tick) == r).map_or(String::new(), |tick| text(*tick));
@@ -167,6 +169,9 @@ fn draw_curves(curves: &Curves, dye: &Dye<'_>, lines: &mut Vec<String>) {
         curves.axis,
         " ".repeat(gap - gap / 2)
     ));
+    if points().any(|(_, e)| e.value.is_nan()) {
+        lines.push(format!("{}  ? NaN", " ".repeat(wide)));
+    }
     if curves.series.len() > 1 || curves.reference.is_some() {
         for (i, series) in curves.series.iter().enumerate() {
             let mark = dye(Tone::Series(i), &MARKS[i % MARKS.len()].to_string());
@@ -221,7 +226,7 @@ fn cell(value: f64, width: usize, share: bool) -> String {
         return if value.is_nan() { "? ".to_owned() } else { "██".to_owned() };
     }
     let text = match value.abs() {
-        _ if share => format!("{} %", percent(value)),
+        _ if share => percent(value),
         small if small < 0.005 => "0".to_owned(),
         large if large < 100.0 => format!("{value:+.2}"),
         large if large < 10_000.0 => format!("{value:+.0}"),
@@ -323,7 +328,7 @@ mod tests {
         for value in [0.0, -0.001, 0.1234, -3.5, 99.99, -1234.0, 1e9, f64::NAN, f64::INFINITY] {
             assert_eq!(cell(value, 7, false).chars().count(), 7, "{value}");
         }
-        assert_eq!(cell(0.5, 7, true), "   50 %");
+        assert_eq!(cell(0.5, 7, true), "   50\u{a0}%");
     }
 
     #[test]

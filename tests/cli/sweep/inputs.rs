@@ -152,7 +152,7 @@ fn bad_files_are_refused_with_their_place() {
         ("--pairs", pair(r#"{"prompt": "p", "answer": "q", "answer": "r"}"#), 3, &["line 2", "answer is given twice"]),
         ("--pairs", pair(r#"{"prompt": "p"}"#), 3, &["line 2", "answer"]),
         ("--pairs", pair(r#"{"prompt": "p", "answer": 7}"#), 3, &["line 2"]),
-        ("--pairs", pair(r#"{"prompt": "p", "answer": ""}"#), 2, &["line 2", "example 1: the answer is empty"]),
+        ("--pairs", pair(r#"{"prompt": "p", "answer": ""}"#), 3, &["line 2", "example 1: the answer is empty"]),
         ("--pairs", pair("not JSON"), 3, &["line 2"]),
         ("--pairs", pair(&long), 2, &["task `bad`, example 1: ", " tokens: the model's context is 256 (n_positions)"]),
         ("--pairs", [good.as_bytes(), b"\n{\"prompt\": \"\xff\"}"].concat(), 3, &["not UTF-8 at byte 43"]),
