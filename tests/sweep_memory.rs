@@ -1,5 +1,5 @@
 //! A sweep keeps its budget of memory: by the peak of all live bytes, whatever the plans and examples. Alone in its file: it
-//! counts the allocations of the whole process.
+//! counts the allocations of the whole process, and what its buffers map beside them.
 
 #![cfg(feature = "mini")]
 
@@ -10,6 +10,7 @@ use lesion::forward::{Session, SessionOptions};
 use lesion::model::Model;
 use lesion::plan::{Family, Plan};
 use lesion::sweep::{Ended, Event, Example, Row, Sweep, SweepError, SweepOptions};
+use lesion_kernels::{Floats, take_mapped_peak};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -45,6 +46,24 @@ fn contexts(count: u64) -> impl Iterator<Item = Example> {
     (0..count).map(|number| example(number, 256, 1..256))
 }
 
+/// What is live now, of both kinds.
+struct Count {
+    allocated: usize,
+    mapped: usize,
+}
+
+impl Count {
+    fn start() -> Count {
+        ALLOCATOR.reset_peak_usage();
+        Count { allocated: ALLOCATOR.current_usage(), mapped: take_mapped_peak().1 }
+    }
+
+    /// The most since then, at most: the two kinds may have had their peaks at different times.
+    fn peak(&self) -> usize {
+        ALLOCATOR.peak_usage().saturating_sub(self.allocated) + take_mapped_peak().0.saturating_sub(self.mapped)
+    }
+}
+
 /// The most bytes that are live at once while a sweep runs, beyond those before it. As callers do, this one holds rows until
 /// their examples are complete.
 fn peak(
@@ -56,8 +75,7 @@ fn peak(
     let model = Model::mini().unwrap();
     let mut session = Session::new(&model, SessionOptions { threads, ..SessionOptions::default() })?;
     let plans = sweep.plans().len();
-    let (before, mut complete) = (ALLOCATOR.current_usage(), 0);
-    ALLOCATOR.reset_peak_usage();
+    let (count, mut complete) = (Count::start(), 0);
     let mut pending: HashMap<u64, Vec<Row>> = HashMap::new();
     let ended = sweep.run(&mut session, examples, done, &mut |event| {
         match event {
@@ -74,7 +92,7 @@ fn peak(
     })?;
     assert_eq!(ended, Ended::Complete);
     assert!(complete > 0, "no example was complete");
-    Ok(ALLOCATOR.peak_usage().saturating_sub(before))
+    Ok(count.peak())
 }
 
 fn sweep(plans: Vec<Plan>, memory: usize, divergence: bool, token_losses: bool) -> Sweep {
@@ -89,6 +107,9 @@ fn every_budget_is_kept() {
     let seen = ALLOCATOR.current_usage();
     drop(block);
     assert!(seen - ALLOCATOR.current_usage() >= 3 * MB, "the counter counts");
+    let count = Count::start();
+    Floats::default().resize(MB);
+    assert!(count.peak() >= 4 * MB, "mapped bytes are counted");
 
     let none = |_: usize, _: u64| false;
     let everything = || {
@@ -128,8 +149,7 @@ fn every_budget_is_kept() {
 fn peak_of_parts(sweep: &Sweep, examples: impl Iterator<Item = Example>, done: &dyn Fn(usize, u64) -> bool) -> usize {
     let model = Model::mini().unwrap();
     let mut session = Session::new(&model, SessionOptions { threads: 2, ..SessionOptions::default() }).unwrap();
-    let before = ALLOCATOR.current_usage();
-    ALLOCATOR.reset_peak_usage();
+    let count = Count::start();
     let mut rows = 0;
     let ended = sweep.run(&mut session, examples, done, &mut |event| {
         rows += if let Event::Rows(new) = event { new.len() } else { 0 };
@@ -137,5 +157,5 @@ fn peak_of_parts(sweep: &Sweep, examples: impl Iterator<Item = Example>, done: &
     });
     assert_eq!(ended.unwrap(), Ended::Complete);
     assert!(rows > 0);
-    ALLOCATOR.peak_usage().saturating_sub(before)
+    count.peak()
 }

@@ -8,9 +8,23 @@ use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes from which on a buffer is mapped: glibc's own threshold, before it rises.
 const MAPPED: usize = 128 << 10;
+
+/// Bytes that are mapped now, by all buffers of the process.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The most there have been at once.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The most bytes that this process's buffers have had mapped at once since this was last called, and how many are now: what an
+/// allocator that counts does not see.
+pub fn take_mapped_peak() -> (usize, usize) {
+    let live = LIVE.load(Ordering::SeqCst);
+    (PEAK.swap(live, Ordering::SeqCst), live)
+}
 
 /// A cache line of f32: buffers made of these are aligned for any vector.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +52,27 @@ pub struct Floats {
 #[derive(Debug)]
 enum Memory {
     Lines(Vec<Line>),
-    Mapped(MmapMut),
+    Mapped(Mapping),
+}
+
+/// A mapping that is counted.
+#[derive(Debug)]
+struct Mapping(MmapMut);
+
+impl Mapping {
+    fn new(bytes: usize) -> Mapping {
+        let layout =
+            Layout::from_size_align(bytes, align_of::<Line>()).expect("a slice is no larger than the address space");
+        let map = MmapMut::map_anon(bytes).unwrap_or_else(|_| handle_alloc_error(layout));
+        PEAK.fetch_max(LIVE.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
+        Mapping(map)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(self.0.len(), Ordering::SeqCst);
+    }
 }
 
 impl Default for Memory {
@@ -50,24 +84,22 @@ impl Default for Memory {
 impl Memory {
     /// Zero but for what `old` holds.
     fn mapped(bytes: usize, old: &[f32]) -> Memory {
-        let layout =
-            Layout::from_size_align(bytes, align_of::<Line>()).expect("a slice is no larger than the address space");
-        let mut map = MmapMut::map_anon(bytes).unwrap_or_else(|_| handle_alloc_error(layout));
-        map[..size_of_val(old)].copy_from_slice(bytemuck::cast_slice(old));
+        let mut map = Mapping::new(bytes);
+        map.0[..size_of_val(old)].copy_from_slice(bytemuck::cast_slice(old));
         Memory::Mapped(map)
     }
 
     fn floats(&self) -> &[f32] {
         match self {
             Memory::Lines(lines) => bytemuck::cast_slice(lines),
-            Memory::Mapped(map) => bytemuck::cast_slice(map),
+            Memory::Mapped(map) => bytemuck::cast_slice(&map.0),
         }
     }
 
     fn floats_mut(&mut self) -> &mut [f32] {
         match self {
             Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
-            Memory::Mapped(map) => bytemuck::cast_slice_mut(map),
+            Memory::Mapped(map) => bytemuck::cast_slice_mut(&mut map.0),
         }
     }
 }
@@ -114,7 +146,7 @@ impl Floats {
     pub fn bytes(&self) -> usize {
         match &self.memory {
             Memory::Lines(lines) => lines.capacity() * size_of::<Line>(),
-            Memory::Mapped(map) => map.len(),
+            Memory::Mapped(map) => map.0.len(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub use attention::{Columns, HeadShape, KvSpan, KvStore, TILE};
 pub use cross_entropy::RowScore;
 pub use divergence::Against;
 pub use dtype::{Dtype, WeightData};
-pub use floats::Floats;
+pub use floats::{Floats, take_mapped_peak};
 pub use gemm::arithmetic::Precision;
 pub use gemm::{Epilogue, Layout, WeightMatrix};
 pub use isa::{Isa, UnavailableIsa};

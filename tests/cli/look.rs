@@ -80,7 +80,7 @@ fn a_lens_is_the_model_that_stops_there() {
 #[test]
 fn what_can_not_be_looked_at_is_refused() {
     refused(2, &["tokens", TEXT], &["--plan"]);
-    refused(2, &["tokens", "--plan", "0..13", TEXT], &["layer 12 of 12"]);
+    refused(2, &["tokens", "--plan", "0..13", TEXT], &["range end 13 of 12 layers"]);
     refused(2, &["lens", "--no-bos", ""], &["--no-bos"]);
     refused(2, &["lens", &"word ".repeat(2_000)], &["256"]);
     refused(2, &["tokens", "--plan", "0..8", "--by", "luck", TEXT], &["luck"]);
