@@ -70,7 +70,7 @@ fn plans(c: &mut Criterion) {
     let mut group = c.benchmark_group("plan");
     let model = model(Dtype::F32);
     let (mut session, ids) = (session(&model), ids(128));
-    let shape = PlanShape { n_layer: 12, n_head: 12 };
+    let shape = PlanShape::gpt2(12, 12);
     for text in ["none", "0..3", "0..6", "0..9", "0..12", "11..=0", "0..3,3*4,4..12", "0..4,(4|5|6|7),8..12", "5a,5m"] {
         let plan = text.parse::<PlanExpr>().and_then(|plan| plan.resolve(&shape)).expect("a plan for 12 layers");
         group.bench_function(format!("{text} = {} blocks", plan.cost()), |b| {

@@ -81,7 +81,7 @@ fn named(sets: &Value, name: &str) -> Result<Vec<Example>, Failure> {
         scored: (usize, usize),
     }
     let given: Vec<Given> = serde_json::from_value(sets[name].clone())?;
-    let example = |(number, Given { ids, scored: (from, to) })| Example { number, ids, scored: from..to };
+    let example = |(number, Given { ids, scored: (from, to) })| Example::new(number, ids, from..to);
     Ok((0..).zip(given).map(example).collect())
 }
 

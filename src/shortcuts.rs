@@ -30,7 +30,7 @@ pub enum Error {
 impl Model {
     /// What plans need to know of this model.
     pub fn plan_shape(&self) -> PlanShape {
-        PlanShape { n_layer: self.config().n_layer, n_head: self.config().n_head }
+        PlanShape { n_layer: self.config().n_layer, n_head: self.config().n_head, n_inner: self.config().n_inner }
     }
 
     /// Parses a plan and resolves it for this model.

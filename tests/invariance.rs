@@ -29,7 +29,7 @@ fn every_way(threads: usize) -> impl Iterator<Item = (String, Session)> {
 }
 
 fn plan(text: &str) -> Plan {
-    text.parse::<PlanExpr>().unwrap().resolve(&PlanShape { n_layer: 12, n_head: 8 }).unwrap()
+    text.parse::<PlanExpr>().unwrap().resolve(&PlanShape::gpt2(12, 8)).unwrap()
 }
 
 /// Token sequences of these lengths, different from each other.

@@ -96,7 +96,7 @@ mod tests {
     fn work(plan: &str, sequences: usize, past: usize, rows: usize, scored: usize) -> Work {
         let model = Model::mini().unwrap();
         let config = model.config();
-        let shape = crate::plan::PlanShape { n_layer: config.n_layer, n_head: config.n_head };
+        let shape = crate::plan::PlanShape::gpt2(config.n_layer, config.n_head);
         let plan = plan.parse::<crate::plan::PlanExpr>().unwrap().resolve(&shape).unwrap();
         Work::of(&model, &plan, sequences, past, rows, scored)
     }

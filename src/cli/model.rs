@@ -80,7 +80,7 @@ pub(crate) fn shape(name: &Path, lock_args: &LockArgs) -> Result<PlanShape> {
     let read = File::open(&file).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut json));
     read.map_err(|error| Failure::io("read", &shown, &error))?;
     let config = Config::from_json(&json, &shown).map_err(|error| Failure::new(Exit::BadFile, error.to_string()))?;
-    Ok(PlanShape { n_layer: config.n_layer, n_head: config.n_head })
+    Ok(PlanShape { n_layer: config.n_layer, n_head: config.n_head, n_inner: config.n_inner })
 }
 
 /// Opens the model that the arguments name, with its files verified and its non-finite weights counted.

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &PlanCommand) -> Result<Exit> {
     let parsed = resolve::parse_all(&args.plans)?;
     let mut output = Output::open(&args.output)?;
     let shape = match (args.layers, args.heads) {
-        (Some(layers), Some(heads)) => PlanShape { n_layer: layers as usize, n_head: heads as usize },
+        (Some(layers), Some(heads)) => PlanShape::gpt2(layers as usize, heads as usize),
         _ => model::shape(&args.model, &args.lock)?,
     };
     for (index, (text, parsed)) in args.plans.iter().zip(&parsed).enumerate() {

@@ -1,6 +1,7 @@
 //! Sequences packed one behind the other, without padding: row = token, and a row's position comes from its sequence.
 
 use super::error::ForwardError;
+use super::references::References;
 use crate::model::Config;
 use lesion_kernels::{KvSpan, TILE};
 
@@ -9,6 +10,8 @@ use lesion_kernels::{KvSpan, TILE};
 pub struct Batch {
     pub(super) ids: Vec<u32>,
     pub(super) spans: Vec<KvSpan>,
+    /// What each sequence's modifiers find by name; none for all of them where it is empty.
+    pub(super) references: Vec<References>,
 }
 
 impl Batch {
@@ -24,10 +27,26 @@ impl Batch {
         batch
     }
 
+    /// Gives each sequence, in their order, what modifiers of plans find by name.
+    ///
+    /// # Panics
+    /// If those are not as many as there are sequences.
+    pub fn with_references(mut self, references: impl IntoIterator<Item = References>) -> Batch {
+        self.references = references.into_iter().collect();
+        assert_eq!(self.references.len(), self.spans.len(), "references for each sequence");
+        self
+    }
+
+    /// What a sequence's modifiers find by name.
+    pub(super) fn references(&self, sequence: usize) -> &References {
+        self.references.get(sequence).unwrap_or(References::NONE)
+    }
+
     /// Becomes one sequence that goes on behind `past` cached tokens, in the memory that is there.
     pub(super) fn become_continuation(&mut self, ids: &[u32], past: usize) {
         self.ids.clear();
         self.ids.extend_from_slice(ids);
+        self.references.clear();
         self.spans.clear();
         self.spans.push(KvSpan { first_row: 0, rows: ids.len(), past, slot: 0 });
     }

@@ -32,9 +32,16 @@ impl Cache {
     /// precision) for each attention of the plan.
     ///
     /// # Errors
-    /// [`ForwardError::CacheMemory`] where that is more than 8 GiB.
+    /// [`ForwardError::CacheMemory`] where that is more than 8 GiB, [`ForwardError::Uncacheable`] where a modifier needs the
+    /// whole sequence.
     pub fn new(session: &Session, plan: &Plan, capacity: usize) -> Result<Cache, ForwardError> {
         let (model, precision) = (session.model().clone(), session.precision());
+        for placed in plan.executions() {
+            if let Some(modifier) = placed.execution.modifiers.iter().find(|modifier| !modifier.is_cacheable()) {
+                let (address, modifier) = (placed.address, Box::new(modifier.clone()));
+                return Err(ForwardError::Uncacheable { address, modifier });
+            }
+        }
         let config = model.config();
         let shape = HeadShape { heads: config.n_head, head_dim: config.head_dim() };
         let attentions = plan.executions().filter(|placed| placed.execution.part != Part::Mlp).count();

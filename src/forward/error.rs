@@ -1,6 +1,6 @@
 //! What a forward pass refuses.
 
-use crate::plan::StepError;
+use crate::plan::{Address, AddressError, Modifier, StepError};
 use lesion_kernels::TeamError;
 use thiserror::Error;
 
@@ -13,6 +13,29 @@ pub enum ForwardError {
     /// The plan names a layer or head that the model does not have.
     #[error("plan: {0}")]
     Plan(#[from] StepError),
+    /// A name that leads to no one execution of the plan.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// A modifier does not find what it needs.
+    #[error("{address}, {modifier}, sequence {sequence}: {why}")]
+    Modifier {
+        /// The execution.
+        address: Address,
+        /// The modifier.
+        modifier: Box<Modifier>,
+        /// The sequence's index in the batch.
+        sequence: usize,
+        /// What is missing.
+        why: String,
+    },
+    /// A modifier needs the whole sequence, which a pass behind a cache does not have.
+    #[error("{address}, {modifier}: it can't go on behind cached tokens; go without a cache")]
+    Uncacheable {
+        /// The execution.
+        address: Address,
+        /// The modifier.
+        modifier: Box<Modifier>,
+    },
     /// A sequence without tokens predicts nothing.
     #[error("sequence {sequence} is empty: at least one token is needed")]
     Empty {

@@ -7,11 +7,14 @@
 
 use super::batch::Batch;
 use super::cache::Cache;
+use super::inside::scale_of;
+use super::modify::{Changes, Place, View, scaled};
 use super::pass::{Residual, Tap};
-use super::session::Target;
+use super::session::{Taps, Target};
+use super::watch::{Seen, Watch};
 use crate::model::{Config, LayerNorm, Linear, Model, Parameters};
-use crate::plan::{Execution, Part, Step};
-use lesion_kernels::reference::{cross_entropy, gelu, layer_norm, softmax};
+use crate::plan::{Execution, Part, Site, Step};
+use lesion_kernels::reference::{cross_entropy, gelu, layer_norm};
 use lesion_kernels::{Candidate, Layout, RowScore, WeightMatrix};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -38,6 +41,10 @@ pub(super) struct Pass<'a> {
     hidden: Vec<f64>,
     /// Keys and values of the attentions still to come, in the order of execution, where a cache keeps them.
     kept: Option<std::slice::IterMut<'a, KeysValues>>,
+    watch: Option<Watch<'a>>,
+    /// Executions so far, in all and of each layer.
+    executions: usize,
+    occurrences: Vec<usize>,
 }
 
 impl<'a> Pass<'a> {
@@ -45,7 +52,9 @@ impl<'a> Pass<'a> {
     pub(super) fn new(model: &'a Model, batch: &'a Batch, cache: Option<&'a mut Cache>) -> Self {
         let (config, parameters) = (model.config(), model.parameters());
         let kept = cache.map(|cache| cache.exact.iter_mut());
-        Pass { config, parameters, batch, hidden: vec![0.0; batch.rows() * config.n_embd], kept }
+        let hidden = vec![0.0; batch.rows() * config.n_embd];
+        let occurrences = vec![0; config.n_layer];
+        Pass { config, parameters, batch, hidden, kept, watch: None, executions: 0, occurrences }
     }
 
     /// With states from elsewhere, `[rows, n_embd]`, as its final ones.
@@ -54,7 +63,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Leaves the final residual stream in `hidden`.
-    pub(super) fn run(&mut self, steps: &[Step], mut tap: Option<Tap<'_>>) {
+    pub(super) fn run(&mut self, steps: &[Step], taps: Taps<'a>) {
+        let Taps { residual: mut tap, watch } = taps;
+        self.watch = watch;
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -90,35 +101,76 @@ impl<'a> Pass<'a> {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Block(execution) => {
-                if execution.part != Part::Mlp {
-                    self.attention(execution);
-                }
-                if execution.part != Part::Attention {
-                    self.mlp(execution);
-                }
-            }
+            Step::Block(execution) => self.execute(execution),
             Step::Group(branches) => self.group(branches),
         }
     }
 
-    /// `h ← h + c_proj(attention(c_attn(ln_1(h))))`
-    fn attention(&mut self, execution: &Execution) {
-        let block = &self.parameters.h[execution.layer];
-        let qkv = linear(&self.normal(&block.ln_1, &self.hidden), &block.attn.c_attn);
-        let z = self.heads(execution, &qkv);
-        add(&mut self.hidden, &linear(&z, &block.attn.c_proj));
+    fn execute(&mut self, execution: &Execution) {
+        let Execution { layer, part, modifiers } = execution;
+        let (source, occurrence) = (self.batch, self.occurrences[*layer]);
+        let changes = Changes { first_row: 0, spans: &source.spans, source, layer: *layer, occurrence, modifiers };
+        self.residual(Site::Pre, &changes);
+        if *part != Part::Mlp {
+            self.attention(&changes);
+        }
+        if *part == Part::Block {
+            self.residual(Site::Mid, &changes);
+        }
+        if *part != Part::Attention {
+            self.mlp(&changes);
+        }
+        self.residual(Site::Post, &changes);
+        self.occurrences[*layer] += 1;
+        self.executions += 1;
     }
 
-    /// The heads' outputs z, `[rows, n_embd]`, those of zeroed heads being zero.
-    fn heads(&mut self, execution: &Execution, qkv: &[f64]) -> Vec<f64> {
-        let (width, dim) = (self.config.n_embd, self.config.head_dim());
-        let scale = self.config.attention_scale(execution.layer);
+    fn residual(&mut self, site: Site, changes: &Changes<'_>) {
+        let mut hidden = std::mem::take(&mut self.hidden);
+        self.at(site, changes, View::rows(&mut hidden, self.config.n_embd, 1));
+        self.hidden = hidden;
+    }
+
+    /// What modifiers and watchers do at a site.
+    fn at(&mut self, site: Site, changes: &Changes<'_>, mut view: View<'_, f64>) {
+        changes.apply(site, &mut view);
+        if self.watches(site)
+            && let Some(watch) = &mut self.watch
+        {
+            watch.show((self.executions, changes.layer, site), &view);
+        }
+    }
+
+    fn watches(&self, site: Site) -> bool {
+        self.watch.as_ref().is_some_and(|watch| (watch.wants)(self.executions, site))
+    }
+
+    /// `h ← h + c_proj(attention(c_attn(ln_1(h))))`
+    fn attention(&mut self, changes: &Changes<'_>) {
+        let block = &self.parameters.h[changes.layer];
+        let (width, units) = (self.config.n_embd, self.config.n_head);
+        let mut qkv = linear(&self.frozen_normal(&block.ln_1, Site::Ln1, changes), &block.attn.c_attn);
+        for (i, site) in [Site::Q, Site::K, Site::V].into_iter().enumerate() {
+            let columns = i * width..(i + 1) * width;
+            self.at(site, changes, View { x: &mut qkv, stride: 3 * width, columns, units });
+        }
+        let mut z = self.heads(changes, &qkv);
+        self.at(Site::Z, changes, View::rows(&mut z, width, units));
+        let mut out = linear(&z, &block.attn.c_proj);
+        self.at(Site::Attn, changes, View::rows(&mut out, width, 1));
+        add(&mut self.hidden, &out);
+    }
+
+    /// The heads' outputs z, `[rows, n_embd]`.
+    fn heads(&mut self, changes: &Changes<'_>, qkv: &[f64]) -> Vec<f64> {
+        let (width, dim, heads) = (self.config.n_embd, self.config.head_dim(), self.config.n_head);
+        let scale = self.config.attention_scale(changes.layer);
+        let watched = self.watches(Site::Pattern);
         let mut z = vec![0.0; self.hidden.len()];
         let mut fresh = KeysValues::default();
         let kept = self.kept.as_mut().map(|kept| kept.next().expect("keys and values for each attention"));
         let store = kept.unwrap_or(&mut fresh);
-        for span in &self.batch.spans {
+        for (sequence, span) in self.batch.spans.iter().enumerate() {
             let qkv = &qkv[span.first_row * 3 * width..][..span.rows * 3 * width];
             store.keys.truncate(span.past * width);
             store.values.truncate(span.past * width);
@@ -128,25 +180,68 @@ impl<'a> Pass<'a> {
             }
             let KeysValues { keys, values } = &*store;
             let z = z[span.first_row * width..][..span.rows * width].par_chunks_exact_mut(width);
-            z.zip(qkv.par_chunks_exact(3 * width)).enumerate().for_each(|(i, (z, qkv))| {
-                let tokens = span.past + i + 1;
-                for head in (0..self.config.n_head).filter(|head| !execution.zero_heads.contains(head)) {
+            let all = span.past + span.rows;
+            let patterns = z.zip(qkv.par_chunks_exact(3 * width)).enumerate().map(|(i, (z, qkv))| {
+                let place = Place { row: span.first_row + i, sequence, position: span.past + i };
+                let tokens = place.position + 1;
+                let mut seen = vec![0.0; if watched { heads * all } else { 0 }];
+                for head in 0..heads {
                     let at = head * dim..(head + 1) * dim;
                     let keys = columns(&keys[..tokens * width], width, at.clone());
                     let values = columns(&values[..tokens * width], width, at.clone());
-                    attend(&qkv[at.clone()], keys, values, scale, &mut z[at]);
+                    let pattern = changes.pattern(scores(&qkv[at.clone()], keys, scale), head, &place);
+                    weigh(&pattern, values, &mut z[at]);
+                    if watched {
+                        let to = &mut seen[head * all..][..tokens];
+                        to.iter_mut().zip(&pattern).for_each(|(to, p)| *to = *p as f32);
+                    }
                 }
+                seen
             });
+            let patterns: Vec<Vec<f32>> = patterns.collect();
+            for (row, values) in (span.first_row..).zip(&patterns).filter(|_| watched) {
+                let (execution, layer, site) = (self.executions, changes.layer, Site::Pattern);
+                if let Some(watch) = &mut self.watch {
+                    let rows = row..row + 1;
+                    (watch.see)(Seen { execution, layer, site, rows, width: values.len(), values });
+                }
+            }
         }
         z
     }
 
     /// `h ← h + c_proj(gelu(c_fc(ln_2(h))))`
-    fn mlp(&mut self, execution: &Execution) {
-        let mlp = &self.parameters.h[execution.layer].mlp;
-        let mut inner = linear(&self.normal(&self.parameters.h[execution.layer].ln_2, &self.hidden), &mlp.c_fc);
+    fn mlp(&mut self, changes: &Changes<'_>) {
+        let block = &self.parameters.h[changes.layer];
+        let neurons = self.config.n_inner;
+        let mut inner = linear(&self.frozen_normal(&block.ln_2, Site::Ln2, changes), &block.mlp.c_fc);
         inner.par_iter_mut().for_each(|x| *x = gelu(*x));
-        add(&mut self.hidden, &linear(&inner, &mlp.c_proj));
+        self.at(Site::Neurons, changes, View::rows(&mut inner, neurons, neurons));
+        let mut out = linear(&inner, &block.mlp.c_proj);
+        self.at(Site::Mlp, changes, View::rows(&mut out, self.config.n_embd, 1));
+        add(&mut self.hidden, &out);
+    }
+
+    /// LayerNorm of the residual stream, its scale frozen where a modifier says so.
+    fn frozen_normal(&mut self, norm: &LayerNorm, site: Site, changes: &Changes<'_>) -> Vec<f64> {
+        let width = self.config.n_embd;
+        let mut normal = self.normal(norm, &self.hidden);
+        let mut scales = Vec::with_capacity(self.batch.rows());
+        for place in changes.places() {
+            let row = place.row * width..(place.row + 1) * width;
+            let x = &self.hidden[row.clone()];
+            let frozen = changes.scale(site, &place);
+            if let Some(scale) = frozen {
+                scaled(x, &norm.weight, &norm.bias, scale, &mut normal[row]);
+            }
+            scales.push(frozen.unwrap_or_else(|| scale_of(x, self.config.layer_norm_epsilon)));
+        }
+        if self.watches(site)
+            && let Some(watch) = &mut self.watch
+        {
+            watch.show((self.executions, changes.layer, site), &View::rows(&mut scales, 1, 1));
+        }
+        normal
     }
 
     /// `h ← mean over the branches of branch(h)`
@@ -216,16 +311,14 @@ fn columns(x: &[f64], width: usize, at: Range<usize>) -> impl Iterator<Item = &[
     x.chunks_exact(width).map(move |row| &row[at.clone()])
 }
 
-/// `z = softmax(scale · q kᵀ) v` of one query over the keys and values of the tokens up to it. z is zero before.
-fn attend<'a>(
-    q: &[f64],
-    keys: impl Iterator<Item = &'a [f64]>,
-    values: impl Iterator<Item = &'a [f64]>,
-    scale: f64,
-    z: &mut [f64],
-) {
-    let scores: Vec<f64> = keys.map(|k| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()).collect();
-    for (p, v) in softmax(&scores).into_iter().zip(values) {
+/// `scale · q kᵀ` of one query over the keys of the tokens up to it.
+fn scores<'a>(q: &[f64], keys: impl Iterator<Item = &'a [f64]>, scale: f64) -> Vec<f64> {
+    keys.map(|k| scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f64>()).collect()
+}
+
+/// `z = pattern · v` of one query. z is zero before.
+fn weigh<'a>(pattern: &[f64], values: impl Iterator<Item = &'a [f64]>, z: &mut [f64]) {
+    for (p, v) in pattern.iter().zip(values) {
         z.iter_mut().zip(v).for_each(|(z, v)| *z += p * v);
     }
 }

@@ -3,6 +3,8 @@
 //! - [`Batch`]: sequences packed without padding; a row is one token, its position comes from its sequence.
 //! - `pass`: the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
 //!   a plan is called: a corrupted pass of k blocks runs k blocks.
+//! - `modify`: what a plan's modifiers do at the sites inside a block; [`References`]: the numbers they take.
+//! - `watch`: activations as they pass ([`Seen`]); without a watcher nothing is copied.
 //! - `exact`: the same in f64 and plain Rust ([`Precision::F64`]), for settling arguments.
 //! - [`Cache`]: keys and values of each *execution*, so a layer that runs twice has two.
 //! - [`Session`]: owns threads and workspace, and puts the two together.
@@ -16,13 +18,17 @@ mod cache;
 mod error;
 mod exact;
 mod generate;
+mod inside;
 mod memory;
+mod modify;
 mod pass;
 mod passage;
 mod precision;
+mod references;
 mod sampling;
 mod session;
 mod text;
+mod watch;
 mod workspace;
 
 pub use batch::Batch;
@@ -30,7 +36,9 @@ pub use cache::Cache;
 pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;
-pub(crate) use passage::{Attention, Chunk, Passage, Rows, State};
+pub(crate) use passage::{Attention, Changed, Chunk, Passage, Rows, State};
 pub use precision::{NUMERICS_VERSION, Precision};
+pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;
 pub use session::{Session, SessionOptions, Target};
+pub use watch::Seen;

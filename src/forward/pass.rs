@@ -10,10 +10,12 @@
 
 use super::batch::Batch;
 use super::cache::Cache;
-use super::session::Target;
+use super::modify::{Changes, View};
+use super::session::{Taps, Target};
+use super::watch::Watch;
 use super::workspace::Workspace;
 use crate::model::{Config, LayerNorm, Model, Parameters};
-use crate::plan::{Execution, Part, Step};
+use crate::plan::{Execution, Part, Site, Step};
 use lesion_kernels::{Against, Candidate, Columns, Epilogue, Floats, HeadShape, Kernels, KvSpan, KvStore, RowScore};
 use std::ops::Range;
 
@@ -32,12 +34,15 @@ pub(super) type Tap<'a> = &'a mut (dyn FnMut(Residual<'_>) + Send);
 /// A forward pass under way.
 pub(super) struct Pass<'a, 'k, 'p> {
     pub(super) kernels: &'a mut Kernels<'k, 'p>,
-    config: &'a Config,
+    pub(super) config: &'a Config,
     parameters: &'a Parameters,
     batch: &'a Batch,
     pub(super) work: &'a mut Workspace,
     /// Stores of the attentions still to come, in the order of execution; without a cache all share the workspace's.
     stores: Option<std::slice::IterMut<'a, KvStore>>,
+    pub(super) watch: Option<Watch<'a>>,
+    /// Executions so far.
+    pub(super) executions: usize,
 }
 
 impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
@@ -51,12 +56,17 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     ) -> Self {
         let config = model.config();
         work.fit(config, batch.rows(), if cache.is_some() { 0 } else { batch.slots() });
+        work.occurrences.clear();
+        work.occurrences.resize(config.n_layer, 0);
         let stores = cache.map(|cache| cache.stores.iter_mut());
-        Pass { kernels, config, parameters: model.parameters(), batch, work, stores }
+        let parameters = model.parameters();
+        Pass { kernels, config, parameters, batch, work, stores, watch: None, executions: 0 }
     }
 
     /// Leaves the final residual stream in the workspace.
-    pub(super) fn run(&mut self, steps: &[Step], mut tap: Option<Tap<'_>>) {
+    pub(super) fn run(&mut self, steps: &[Step], taps: Taps<'a>) {
+        let Taps { residual: mut tap, watch } = taps;
+        self.watch = watch;
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -95,13 +105,57 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     }
 
     fn execute(&mut self, execution: &Execution) {
-        if execution.part != Part::Mlp {
-            self.heads(execution.layer);
-            self.zero_heads(&execution.zero_heads, 0..self.batch.rows());
-            self.project(execution.layer);
+        let Execution { layer, part, modifiers } = execution;
+        let changes = Changes {
+            first_row: 0,
+            spans: &self.batch.spans,
+            source: self.batch,
+            layer: *layer,
+            occurrence: self.work.occurrences[*layer],
+            modifiers,
+        };
+        let changes = std::slice::from_ref(&changes);
+        self.residual(Site::Pre, *layer, changes);
+        if *part != Part::Mlp {
+            self.heads(*layer, changes);
+            self.project(*layer, changes);
         }
-        if execution.part != Part::Attention {
-            self.mlp(execution.layer);
+        if *part == Part::Block {
+            self.residual(Site::Mid, *layer, changes);
+        }
+        if *part != Part::Attention {
+            self.mlp(*layer, changes);
+        }
+        self.residual(Site::Post, *layer, changes);
+        self.work.occurrences[*layer] += 1;
+        self.executions += 1;
+    }
+
+    /// Whether modifiers or a watcher have business at a site.
+    pub(super) fn concerns(&self, site: Site, changes: &[Changes<'_>]) -> bool {
+        self.watches(site) || changes.iter().any(|changes| changes.touch(site))
+    }
+
+    pub(super) fn watches(&self, site: Site) -> bool {
+        self.watch.as_ref().is_some_and(|watch| (watch.wants)(self.executions, site))
+    }
+
+    /// The residual stream between halves.
+    pub(super) fn residual(&mut self, site: Site, layer: usize, changes: &[Changes<'_>]) {
+        if self.concerns(site, changes) {
+            let mut hidden = std::mem::take(&mut self.work.hidden);
+            self.at(site, layer, changes, View::rows(&mut hidden, self.config.n_embd, 1));
+            self.work.hidden = hidden;
+        }
+    }
+
+    /// What modifiers and watchers do at a site.
+    fn at(&mut self, site: Site, layer: usize, changes: &[Changes<'_>], mut view: View<'_, f32>) {
+        changes.iter().for_each(|changes| changes.apply(site, &mut view));
+        if self.watches(site)
+            && let Some(watch) = &mut self.watch
+        {
+            watch.show((self.executions, layer, site), &view);
         }
     }
 
@@ -110,20 +164,57 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     }
 
     /// The first part of `h ← h + c_proj(attention(c_attn(ln_1(h))))`: leaves the heads' outputs z where normal was.
-    pub(super) fn heads(&mut self, layer: usize) {
+    pub(super) fn heads(&mut self, layer: usize, changes: &[Changes<'_>]) {
         let block = &self.parameters.h[layer];
         let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
-        let Workspace { hidden, normal, wide, kv, .. } = &mut *self.work;
-        let qkv = &mut wide[..3 * hidden.len()];
-        let store = self.stores.as_mut().map_or(kv, |stores| stores.next().expect("a store for each attention"));
 
-        layer_norm(self.kernels, self.config, &block.ln_1, hidden, normal);
+        self.norm(&block.ln_1, Site::Ln1, layer, changes);
+        let Workspace { hidden, normal, wide, .. } = &mut *self.work;
+        let qkv = &mut wide[..3 * hidden.len()];
         self.kernels.gemm(normal, block.attn.c_attn.matrix(), Epilogue::Bias(&block.attn.c_attn.bias), qkv);
+        self.inputs_of_attention(layer, changes);
+        let Workspace { hidden, normal, wide, kv, .. } = &mut *self.work;
+        let qkv = &wide[..3 * hidden.len()];
+        let store = self.stores.as_mut().map_or(kv, |stores| stores.next().expect("a store for each attention"));
         self.kernels.attention(shape, scale, qkv, &self.batch.spans, store, normal);
+        self.patterns(layer, changes);
+        self.outputs_of_attention(layer, changes);
+    }
+
+    /// The LayerNorm of all rows, into normal.
+    fn norm(&mut self, norm: &LayerNorm, site: Site, layer: usize, changes: &[Changes<'_>]) {
+        let Workspace { hidden, normal, .. } = &mut *self.work;
+        layer_norm(self.kernels, self.config, norm, hidden, normal);
+        if self.concerns(site, changes) {
+            self.frozen_norm(norm, site, layer, changes);
+        }
+    }
+
+    /// Queries, keys and values.
+    fn inputs_of_attention(&mut self, layer: usize, changes: &[Changes<'_>]) {
+        let (width, units) = (self.config.n_embd, self.config.n_head);
+        for (i, site) in [Site::Q, Site::K, Site::V].into_iter().enumerate() {
+            if self.concerns(site, changes) {
+                let mut wide = std::mem::take(&mut self.work.wide);
+                let len = 3 * self.work.hidden.len();
+                let (stride, columns) = (3 * width, i * width..(i + 1) * width);
+                self.at(site, layer, changes, View { x: &mut wide[..len], stride, columns, units });
+                self.work.wide = wide;
+            }
+        }
+    }
+
+    /// The heads' outputs z.
+    pub(super) fn outputs_of_attention(&mut self, layer: usize, changes: &[Changes<'_>]) {
+        if self.concerns(Site::Z, changes) {
+            let mut z = std::mem::take(&mut self.work.normal);
+            self.at(Site::Z, layer, changes, View::rows(&mut z, self.config.n_embd, self.config.n_head));
+            self.work.normal = z;
+        }
     }
 
     /// [`Pass::heads`] of some rows alone, a range of positions for each sequence: all rows give keys and values, these
-    /// alone ask. Only they are left, in the hidden states too.
+    /// alone ask. Only they are left, in the hidden states too. Nothing changes before z.
     pub(super) fn heads_of(&mut self, layer: usize, chosen: &[Range<usize>], spans: &[KvSpan]) {
         let block = &self.parameters.h[layer];
         let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
@@ -143,29 +234,54 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         self.kernels.attend(shape, scale, Columns::all(q, width), spans, store, normal);
     }
 
-    /// Zeroes the outputs z of some heads for some rows.
-    pub(super) fn zero_heads(&mut self, heads: &[usize], rows: Range<usize>) {
-        let shape = self.head_shape();
-        let z = &mut self.work.normal[rows.start * shape.width()..rows.end * shape.width()];
-        heads.iter().for_each(|&head| zero_head(z, shape, head));
-    }
-
     /// The second part: `h ← h + c_proj(z)`.
-    pub(super) fn project(&mut self, layer: usize) {
+    pub(super) fn project(&mut self, layer: usize, changes: &[Changes<'_>]) {
         let c_proj = &self.parameters.h[layer].attn.c_proj;
-        let Workspace { hidden, normal: z, .. } = &mut *self.work;
-        self.kernels.gemm(z, c_proj.matrix(), Epilogue::BiasAdd(&c_proj.bias), hidden);
+        if self.concerns(Site::Attn, changes) {
+            let Workspace { hidden, normal: z, wide, .. } = &mut *self.work;
+            self.kernels.gemm(z, c_proj.matrix(), Epilogue::Bias(&c_proj.bias), &mut wide[..hidden.len()]);
+            self.add_changed(Site::Attn, layer, changes);
+        } else {
+            let Workspace { hidden, normal: z, .. } = &mut *self.work;
+            self.kernels.gemm(z, c_proj.matrix(), Epilogue::BiasAdd(&c_proj.bias), hidden);
+        }
     }
 
     /// `h ← h + c_proj(gelu(c_fc(ln_2(h))))`
-    pub(super) fn mlp(&mut self, layer: usize) {
+    pub(super) fn mlp(&mut self, layer: usize, changes: &[Changes<'_>]) {
         let block = &self.parameters.h[layer];
-        let Workspace { hidden, normal, wide, .. } = &mut *self.work;
-        let inner = &mut wide[..hidden.len() / self.config.n_embd * self.config.n_inner];
+        let len = self.work.hidden.len() / self.config.n_embd * self.config.n_inner;
 
-        layer_norm(self.kernels, self.config, &block.ln_2, hidden, normal);
+        self.norm(&block.ln_2, Site::Ln2, layer, changes);
+        let Workspace { normal, wide, .. } = &mut *self.work;
+        let inner = &mut wide[..len];
         self.kernels.gemm(normal, block.mlp.c_fc.matrix(), Epilogue::BiasGelu(&block.mlp.c_fc.bias), inner);
-        self.kernels.gemm(inner, block.mlp.c_proj.matrix(), Epilogue::BiasAdd(&block.mlp.c_proj.bias), hidden);
+        if self.concerns(Site::Neurons, changes) {
+            let mut wide = std::mem::take(&mut self.work.wide);
+            let neurons = self.config.n_inner;
+            self.at(Site::Neurons, layer, changes, View::rows(&mut wide[..len], neurons, neurons));
+            self.work.wide = wide;
+        }
+        let c_proj = &block.mlp.c_proj;
+        let apart = self.concerns(Site::Mlp, changes);
+        let Workspace { hidden, normal, wide, .. } = &mut *self.work;
+        let inner = &wide[..len];
+        if apart {
+            self.kernels.gemm(inner, c_proj.matrix(), Epilogue::Bias(&c_proj.bias), normal);
+            wide[..hidden.len()].copy_from_slice(normal);
+            self.add_changed(Site::Mlp, layer, changes);
+        } else {
+            self.kernels.gemm(inner, c_proj.matrix(), Epilogue::BiasAdd(&c_proj.bias), hidden);
+        }
+    }
+
+    /// `h ← h + x`, x being a half's output, in wide, with what modifiers make of it.
+    fn add_changed(&mut self, site: Site, layer: usize, changes: &[Changes<'_>]) {
+        let mut wide = std::mem::take(&mut self.work.wide);
+        let x = &mut wide[..self.work.hidden.len()];
+        self.at(site, layer, changes, View::rows(x, self.config.n_embd, 1));
+        self.work.hidden.iter_mut().zip(&*x).for_each(|(h, x)| *h += x);
+        self.work.wide = wide;
     }
 
     /// `h ← mean over the branches of branch(h)`: branches start from the same state, their updates are averaged.
@@ -315,11 +431,4 @@ fn keep(rows: &mut Floats, width: usize, spans: &[KvSpan], kept: &[Range<usize>]
         to += len;
     }
     rows.resize(to);
-}
-
-/// Zeroes one head's output at z, the input of `c_proj`: behind it the heads are mixed.
-fn zero_head(z: &mut [f32], shape: HeadShape, head: usize) {
-    for row in z.chunks_exact_mut(shape.width()) {
-        row[head * shape.head_dim..][..shape.head_dim].fill(0.0);
-    }
 }

@@ -7,14 +7,17 @@
 
 use super::batch::Batch;
 use super::error::ForwardError;
+use super::modify::{Changes, View};
 use super::pass::Pass;
+use super::references::{self, References};
 use super::session::Session;
 use crate::model::Model;
+use crate::plan::{Modifier, Plan, Site};
 use lesion_kernels::{Against, KvSpan, RowScore};
 use std::ops::Range;
 
 /// Of passes that no sequence belongs to.
-static NO_BATCH: Batch = Batch { ids: Vec::new(), spans: Vec::new() };
+static NO_BATCH: Batch = Batch { ids: Vec::new(), spans: Vec::new(), references: Vec::new() };
 
 /// Sequences that are swept together.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,20 @@ impl Chunk {
             scored.push(predicted.start - 1..predicted.end - 1);
         }
         Chunk { batch: Batch::new(kept), scored, targets }
+    }
+
+    /// Gives each sequence what modifiers of plans find by name.
+    pub(crate) fn with_references(mut self, references: impl IntoIterator<Item = References>) -> Chunk {
+        self.batch = self.batch.with_references(references);
+        self
+    }
+
+    /// Checks that the modifiers of a plan find what they take.
+    ///
+    /// # Errors
+    /// Where one doesn't.
+    pub(crate) fn check_plan(&self, model: &Model, plan: &Plan) -> Result<(), ForwardError> {
+        references::check(model.config(), plan, &self.batch)
     }
 
     /// Checks the sequences against the model.
@@ -119,7 +136,25 @@ impl Chunk {
                 ..*span
             })
         };
-        Batch { ids: self.batch.ids.repeat(copies), spans: (0..copies).flat_map(copy).collect() }
+        Batch {
+            ids: self.batch.ids.repeat(copies),
+            spans: (0..copies).flat_map(copy).collect(),
+            references: Vec::new(),
+        }
+    }
+
+    /// The modifiers of a state's rows, which begin at `first_row` of a batch. `scored`: the spans of scored rows alone, where
+    /// those are the state's rows.
+    fn changes<'c>(
+        &'c self,
+        first_row: usize,
+        scored: Option<&'c [KvSpan]>,
+        layer: usize,
+        changed: Changed<'c>,
+    ) -> Changes<'c> {
+        let Changed { modifiers, occurrence } = changed;
+        let spans = scored.unwrap_or(&self.batch.spans);
+        Changes { first_row, spans, source: &self.batch, layer, occurrence, modifiers }
     }
 
     /// The spans of the scored rows of as many states, their earlier tokens being stored.
@@ -179,8 +214,17 @@ pub(crate) struct State<'a> {
     pub(crate) hidden: Range<usize>,
     /// The heads' outputs, where the passage begins with them.
     pub(crate) heads: Option<Range<usize>>,
-    /// Heads that are zeroed.
-    pub(crate) zero_heads: &'a [usize],
+    /// What changes inside.
+    pub(crate) changed: Changed<'a>,
+}
+
+/// Modifiers of an execution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Changed<'a> {
+    /// In the order of their sites.
+    pub(crate) modifiers: &'a [Modifier],
+    /// Executions of the layer before it.
+    pub(crate) occurrence: usize,
 }
 
 impl Session {
@@ -221,6 +265,10 @@ impl Session {
         // Only keys and values ask how rows belong together.
         let batch = if attends { chunk.repeated(states.len()) } else { Batch::default() };
         let len = out_rows * width;
+        let scored = chunk.asking(1);
+        let scored = (rows == Rows::Scored).then_some(&scored[..]);
+        let changes: Vec<Changes<'_>> =
+            states.iter().enumerate().map(|(i, s)| chunk.changes(i * out_rows, scored, layer, s.changed)).collect();
         let (mut copies, mut ends) = (Vec::new(), Vec::new());
         for (i, place) in places.iter().enumerate() {
             let from = i * len..(i + 1) * len;
@@ -240,7 +288,7 @@ impl Session {
                     let heads: Vec<&[f32]> = states.iter().filter_map(|s| s.heads.clone()).flat_map(of).collect();
                     pass.take_heads(&heads);
                 }
-                (_, Rows::All) => pass.heads(layer),
+                (_, Rows::All) => pass.heads(layer, &changes),
                 (_, Rows::Scored) => {
                     let chosen: Vec<Range<usize>> =
                         std::iter::repeat_n(&chunk.scored, states.len()).flatten().cloned().collect();
@@ -248,18 +296,34 @@ impl Session {
                 }
             }
             if !matches!(attention, Attention::None | Attention::ToHeads) {
-                for (i, state) in states.iter().enumerate() {
-                    pass.zero_heads(state.zero_heads, i * out_rows..(i + 1) * out_rows);
+                if (attention, rows) != (Attention::Whole, Rows::All) {
+                    pass.outputs_of_attention(layer, &changes);
                 }
-                pass.project(layer);
+                pass.project(layer, &changes);
             }
             if mlp {
-                pass.mlp(layer);
+                pass.mlp(layer, &changes);
             }
             let out = if attention == Attention::ToHeads { &pass.work.normal } else { &pass.work.hidden };
             pass.kernels.scatter(out, slab, &copies);
             pass.kernels.scatter(out, direct, &ends);
         });
+    }
+
+    /// Changes a state of a chunk at a residual site of a layer: the rows of whole sequences, or the scored ones.
+    pub(crate) fn change_state(
+        &self,
+        chunk: &Chunk,
+        rows: Rows,
+        layer: usize,
+        site: Site,
+        changed: Changed<'_>,
+        state: &mut [f32],
+    ) {
+        let scored = chunk.asking(1);
+        let scored = (rows == Rows::Scored).then_some(&scored[..]);
+        let width = self.model().config().n_embd;
+        chunk.changes(0, scored, layer, changed).apply(site, &mut View::rows(state, width, 1));
     }
 
     /// Scores final states' rows, `[rows, n_embd]`, against their targets; with `against`, the first rows are references

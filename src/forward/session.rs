@@ -6,6 +6,8 @@ use super::error::ForwardError;
 use super::exact;
 use super::pass::{Pass, Residual, Tap};
 use super::precision::Precision;
+use super::references;
+use super::watch::Watch;
 use super::workspace::Workspace;
 use crate::model::Model;
 use crate::plan::Plan;
@@ -75,8 +77,29 @@ pub(super) struct Found {
     pub(super) divergence: Vec<f64>,
 }
 
-/// What a pass is asked for, besides what its tap sees.
-enum Wanted<'a> {
+/// Who looks on.
+#[derive(Default)]
+pub(super) struct Taps<'a> {
+    /// Sees the residual stream between steps.
+    pub(super) residual: Option<Tap<'a>>,
+    /// Sees what it asks for inside.
+    pub(super) watch: Option<Watch<'a>>,
+}
+
+impl<'a> Taps<'a> {
+    /// For a pass that doesn't live as long. (What hides behind `dyn` can only be shortened one by one.)
+    fn shortened<'b>(self) -> Taps<'b>
+    where
+        'a: 'b,
+    {
+        let Taps { residual, watch } = self;
+        let residual = residual.map(|tap| tap as Tap<'b>);
+        Taps { residual, watch: watch.map(|Watch { wants, see, copy }| Watch { wants, see, copy }) }
+    }
+}
+
+/// What a pass is asked for, besides what its taps see.
+pub(super) enum Wanted<'a> {
     /// And as many of each row's greatest logits.
     Scores(&'a [Target], usize),
     /// Of these rows.
@@ -214,7 +237,7 @@ impl Session {
         }
         let sequence = |row| batch.spans.partition_point(|span| span.first_row <= row) - 1;
         self.check_wanted(count, targets.iter().map(|&Target { row, id }| (sequence(row), id)))?;
-        self.pass(plan, batch, None, None, Wanted::Scores(targets, count))?;
+        self.pass(plan, batch, None, Taps::default(), Wanted::Scores(targets, count))?;
         Ok((&self.found.scores, &self.found.greatest))
     }
 
@@ -252,7 +275,7 @@ impl Session {
         batch: &Batch,
         mut tap: impl FnMut(Residual<'_>) + Send,
     ) -> Result<(), ForwardError> {
-        self.pass(plan, batch, None, Some(&mut tap), Wanted::Nothing)
+        self.pass(plan, batch, None, Taps { residual: Some(&mut tap), watch: None }, Wanted::Nothing)
     }
 
     /// `ln_f(h) · wteᵀ` of states from anywhere, `[rows, n_embd]`: logits, `[rows, vocab_size]`. Of a plan's final states they
@@ -338,7 +361,7 @@ impl Session {
     ) -> Result<&[f32], ForwardError> {
         let mut batch = std::mem::take(&mut self.sequence);
         batch.become_continuation(ids, cache.as_ref().map_or(0, |cache| cache.tokens));
-        let passed = self.pass(plan, &batch, cache.as_deref_mut(), None, Wanted::Logits(rows));
+        let passed = self.pass(plan, &batch, cache.as_deref_mut(), Taps::default(), Wanted::Logits(rows));
         self.sequence = batch;
         passed?;
         if let Some(cache) = cache {
@@ -348,16 +371,17 @@ impl Session {
     }
 
     /// One entry into the threads: the pass over the plan, then what is wanted of it, left in `found`.
-    fn pass(
+    pub(super) fn pass(
         &mut self,
         plan: &Plan,
         batch: &Batch,
         cache: Option<&mut Cache>,
-        tap: Option<Tap<'_>>,
+        taps: Taps<'_>,
         wanted: Wanted<'_>,
     ) -> Result<(), ForwardError> {
         plan.validate(&self.model.plan_shape())?;
         batch.check(self.model.config())?;
+        references::check(self.model.config(), plan, batch)?;
         if let Some(cache) = &cache {
             cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
         }
@@ -365,7 +389,7 @@ impl Session {
         match engine {
             Engine::Kernels(team) => team.enter(|kernels| {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
-                pass.run(plan.steps(), tap);
+                pass.run(plan.steps(), taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);
@@ -376,7 +400,7 @@ impl Session {
             }),
             Engine::Exact(pool) => pool.install(|| {
                 let mut pass = exact::Pass::new(model, batch, cache);
-                pass.run(plan.steps(), tap);
+                pass.run(plan.steps(), taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);

@@ -21,6 +21,8 @@ pub(super) struct Workspace {
     pub(super) selected: Floats,
     /// What the scored rows are scored against.
     pub(super) targets: Vec<u32>,
+    /// Executions of each layer so far.
+    pub(super) occurrences: Vec<usize>,
 }
 
 impl Workspace {
@@ -37,6 +39,9 @@ impl Workspace {
     pub(super) fn bytes(&self) -> usize {
         let groups: usize = self.groups.iter().map(|(a, b)| a.bytes() + b.bytes()).sum();
         let rows: usize = [&self.hidden, &self.normal, &self.wide, &self.selected].map(Floats::bytes).iter().sum();
-        rows + groups + self.kv.bytes() + self.targets.capacity() * size_of::<u32>()
+        rows + groups
+            + self.kv.bytes()
+            + self.targets.capacity() * size_of::<u32>()
+            + self.occurrences.capacity() * size_of::<usize>()
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::{Address, MAX_DEPTH, MAX_EXECUTIONS};
+use super::{Address, MAX_DEPTH, MAX_EXECUTIONS, Site};
 
 /// What is wrong, with the value at fault and the values that would do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -66,11 +66,31 @@ pub enum PlanProblem {
         /// Heads of each layer.
         n_head: usize,
     },
-    /// Zeroed heads on an MLP half, which has none.
-    #[error("heads can't be zeroed in {layer}m: the MLP half of a layer has no heads")]
-    HeadsOfMlp {
-        /// The layer whose MLP half it is.
+    /// A neuron that the model does not have.
+    #[error("neuron {neuron} of {n_inner}: {}", neurons(*n_inner))]
+    Neuron {
+        /// The neuron named.
+        neuron: u64,
+        /// Neurons of each layer.
+        n_inner: usize,
+    },
+    /// A modifier of what does not run.
+    #[error("{} is not in {layer}{half}: {}", site.word(), sites(half))]
+    SiteOfHalf {
+        /// The site.
+        site: Site,
+        /// The layer.
         layer: usize,
+        /// What runs of it: `a`, `m`, or nothing for all.
+        half: &'static str,
+    },
+    /// A modifier that makes no sense.
+    #[error("`{text}`: {problem}")]
+    Modifier {
+        /// The modifier.
+        text: String,
+        /// Why.
+        problem: &'static str,
     },
     /// More executions than a plan may hold.
     #[error("{executions} block executions: a plan holds at most {max}", max = MAX_EXECUTIONS)]
@@ -119,11 +139,13 @@ pub enum PlanProblem {
         /// Branches given.
         branches: usize,
     },
-    /// Zeroed heads that are not ascending, each once.
-    #[error("zero_heads {heads:?} are not ascending, each head once")]
-    HeadOrder {
-        /// The heads given.
-        heads: Vec<usize>,
+    /// Modifiers that are not in their canonical order.
+    #[error(
+        "the modifiers of layer {layer} are not in the order of their sites, neighbouring zeros of one site as one"
+    )]
+    ModifierOrder {
+        /// The layer.
+        layer: usize,
     },
 }
 
@@ -140,6 +162,21 @@ fn heads(n_head: usize) -> String {
         0 => "the model has no heads".to_owned(),
         1 => "the only head is h0".to_owned(),
         n => format!("heads are h0..=h{}", n - 1),
+    }
+}
+
+fn neurons(n_inner: usize) -> String {
+    match n_inner {
+        0 => "the model has no neurons".to_owned(),
+        n => format!("neurons are n0..=n{}", n - 1),
+    }
+}
+
+fn sites(half: &str) -> &'static str {
+    match half {
+        "a" => "an attention half has pre, ln1, q, k, v, pattern, heads (z), attn and post",
+        "m" => "an MLP half has pre, ln2, neurons, mlp and post",
+        _ => "a block has all sites",
     }
 }
 

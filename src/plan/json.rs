@@ -5,7 +5,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Execution, Part, Plan, Step};
+use super::{Execution, Modifier, Part, Plan, Step};
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -22,16 +22,16 @@ impl<'de> Deserialize<'de> for Plan {
 impl Serialize for Step {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Step::Block(Execution { layer, part, zero_heads }) => {
+            Step::Block(Execution { layer, part, modifiers }) => {
                 let partial = *part != Part::Block;
-                let fields = 1 + usize::from(partial) + usize::from(!zero_heads.is_empty());
+                let fields = 1 + usize::from(partial) + usize::from(!modifiers.is_empty());
                 let mut step = serializer.serialize_struct("Step", fields)?;
                 step.serialize_field("layer", layer)?;
                 if partial {
                     step.serialize_field("part", part)?;
                 }
-                if !zero_heads.is_empty() {
-                    step.serialize_field("zero_heads", zero_heads)?;
+                if !modifiers.is_empty() {
+                    step.serialize_field("modifiers", modifiers)?;
                 }
                 step.end()
             }
@@ -50,21 +50,21 @@ impl Serialize for Step {
 struct Fields {
     layer: Option<usize>,
     part: Option<Part>,
-    zero_heads: Option<Vec<usize>>,
+    modifiers: Option<Vec<Modifier>>,
     branches: Option<Vec<Vec<Step>>>,
 }
 
 impl<'de> Deserialize<'de> for Step {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Step, D::Error> {
         match Fields::deserialize(deserializer)? {
-            Fields { layer: Some(layer), part, zero_heads, branches: None } => Ok(Step::Block(Execution {
+            Fields { layer: Some(layer), part, modifiers, branches: None } => Ok(Step::Block(Execution {
                 layer,
                 part: part.unwrap_or(Part::Block),
-                zero_heads: zero_heads.unwrap_or_default(),
+                modifiers: modifiers.unwrap_or_default(),
             })),
-            Fields { layer: None, part: None, zero_heads: None, branches: Some(branches) } => Ok(Step::Group(branches)),
+            Fields { layer: None, part: None, modifiers: None, branches: Some(branches) } => Ok(Step::Group(branches)),
             Fields { layer: None, branches: None, .. } => Err(D::Error::missing_field("layer")),
-            _ => Err(D::Error::custom("a step has either `layer` (with `part`, `zero_heads`) or `branches`, not both")),
+            _ => Err(D::Error::custom("a step has either `layer` (with `part`, `modifiers`) or `branches`, not both")),
         }
     }
 }
@@ -80,8 +80,12 @@ mod tests {
             ("none", "[]"),
             ("4", r#"[{"layer":4}]"#),
             ("4a,4m", r#"[{"layer":4,"part":"attention"},{"layer":4,"part":"mlp"}]"#),
-            ("7[zero h5 h3]", r#"[{"layer":7,"zero_heads":[3,5]}]"#),
-            ("7a[zero h0]", r#"[{"layer":7,"part":"attention","zero_heads":[0]}]"#),
+            (
+                "7[noise 0.1 pre @2..5,patch q h1 from clean,knockout h3 keys 2 @9]",
+                r#"[{"layer":7,"modifiers":[{"verb":"noise","amount":0.1,"seed":0,"site":"pre","positions":[2,5]},{"verb":"patch","site":"q","units":[1],"from":"clean"},{"verb":"knockout","site":"pattern","units":[3],"keys":[2,3],"positions":[9,10]}]}]"#,
+            ),
+            ("7[zero h5 h3]", r#"[{"layer":7,"modifiers":[{"verb":"zero","site":"z","units":[3,5]}]}]"#),
+            ("7a[zero h0]", r#"[{"layer":7,"part":"attention","modifiers":[{"verb":"zero","site":"z","units":[0]}]}]"#),
             ("(4,5|none)", r#"[{"branches":[[{"layer":4},{"layer":5}],[]]}]"#),
         ] {
             let plan = plan(text);
@@ -89,7 +93,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Plan>(json).unwrap(), plan);
         }
         // Fields that say the default, in any order.
-        let spelt_out = r#"[{"zero_heads":[],"part":"block","layer":4}]"#;
+        let spelt_out = r#"[{"modifiers":[],"part":"block","layer":4}]"#;
         assert_eq!(serde_json::from_str::<Plan>(spelt_out).unwrap(), plan("4"));
     }
 
@@ -97,6 +101,9 @@ mod tests {
     fn refused() {
         let deep = format!("{}[]{}", r#"[{"branches":[[],"#.repeat(40), "]}]".repeat(40));
         let deeper = r#"[{"branches":["#.repeat(100_000);
+        let zero = |site: &str, units: &str| {
+            format!(r#"[{{"layer":1,"modifiers":[{{"verb":"zero","site":"{site}","units":{units}}}]}}]"#)
+        };
         let long = format!("[{}]", vec![r#"{"layer":0}"#; 65_537].join(","));
         for (json, wanted) in [
             ("{}", "expected a sequence"),
@@ -109,12 +116,18 @@ mod tests {
             (r#"[{"layer":4,"layer":5}]"#, "duplicate field `layer`"),
             (r#"[{"layer":4,"part":"mpl"}]"#, "unknown variant `mpl`"),
             (r#"[{"layer":4,"branches":[[],[]]}]"#, "not both"),
-            (r#"[{"branches":[[],[]],"zero_heads":[1]}]"#, "not both"),
+            (r#"[{"branches":[[],[]],"modifiers":[]}]"#, "not both"),
             (r#"[{"branches":[[{"layer":1}]]}]"#, "steps.0: a group of 1 branches: a group has two or more"),
             (r#"[{"layer":1},{"branches":[]}]"#, "steps.1: a group of 0 branches"),
-            (r#"[{"layer":1,"zero_heads":[3,3]}]"#, "steps.0: zero_heads [3, 3] are not ascending"),
-            (r#"[{"branches":[[],[{"layer":1,"zero_heads":[5,3]}]]}]"#, "steps.0.1: zero_heads [5, 3]"),
-            (r#"[{"layer":6,"part":"mlp","zero_heads":[3]}]"#, "steps.0: heads can't be zeroed in 6m"),
+            (&zero("z", "[3,3]"), "steps.0: `zero h3 h3`: units are ascending, each once"),
+            (&zero("mid", "[3]"), "steps.0: `zero mid ?3`: the site has neither heads nor neurons"),
+            (&zero("mlp", "[]").replace("1,", r#"1,"part":"attention","#), "steps.0: mlp is not in 1a"),
+            (&zero("z", "[3]},{\"verb\":\"zero\",\"site\":\"z\",\"units\":[5]"), "not in the order of their sites"),
+            (&zero("up", "[3]"), "unknown variant `up`"),
+            (r#"[{"layer":1,"modifiers":[{"verb":"zero","site":"z","seed":1}]}]"#, "zero has neither amount, seed"),
+            (r#"[{"layer":1,"modifiers":[{"verb":"mean","site":"z"}]}]"#, "mean and patch have from"),
+            (r#"[{"layer":1,"modifiers":[{"verb":"zero","site":"z","positions":[2,2]}]}]"#, "no such positions"),
+            (r#"[{"layer":1,"modifiers":[{"verb":"mean","site":"z","from":"a b"}]}]"#, "names are letters"),
             (&deep, "groups nested more than 32 deep"),
             (&deeper, "recursion limit"),
             (&long, "65537 block executions: a plan holds at most 65536"),

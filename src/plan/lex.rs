@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::error::{Fault, PlanProblem};
+use super::modifier::{is_name, is_name_byte};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token<'a> {
@@ -66,6 +67,30 @@ impl<'a> Lexer<'a> {
         };
         self.at = start + len;
         Ok((token, start..self.at))
+    }
+
+    /// A decimal number, where one is next: `-0.5`, `1e-3`.
+    pub(super) fn decimal(&mut self) -> Option<(f64, Range<usize>)> {
+        let (text, span) = self.run(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'-' | b'+'));
+        // A range is no decimal.
+        let value = text.parse().ok().filter(|_| text.starts_with(|c: char| c.is_ascii_digit() || c == '-'))?;
+        self.at = span.end;
+        Some((value, span))
+    }
+
+    /// A name of letters, digits, `-`, `_` and `.`, where one is next.
+    pub(super) fn name(&mut self) -> Option<(&'a str, Range<usize>)> {
+        let (text, span) = self.run(is_name_byte);
+        self.at = if is_name(text) { span.end } else { return None };
+        Some((text, span))
+    }
+
+    /// The longest text of such bytes behind the whitespace.
+    fn run(&self, belongs: impl Fn(u8) -> bool) -> (&'a str, Range<usize>) {
+        let rest = self.text[self.at..].trim_start();
+        let start = self.text.len() - rest.len();
+        let len = rest.bytes().take_while(|byte| belongs(*byte)).count();
+        (&rest[..len], start..start + len)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The execution order of a pass as plain data: which blocks run, in what order, side by side or not, with which heads
-//! zeroed. Text ([`PlanExpr`]) resolves against a model's shape to explicit steps ([`Plan`]); the forward pass walks
+//! The execution order of a pass as plain data: which blocks run, in what order, side by side or not, with what changed
+//! inside. Text ([`PlanExpr`]) resolves against a model's shape to explicit steps ([`Plan`]); the forward pass walks
 //! the steps and knows nothing else. [`Family`] writes out the corruptions that are swept over. No tensors here.
 //!
 //! # The notation
@@ -15,7 +15,15 @@
 //!        | "(" plan { "|" plan } ")"                   branches start from the same state; their updates are averaged
 //!        | "par(" range ")"                            the same, a branch a layer
 //! range  = i ".." j | i "..=" j                        11..=0 runs downward; 8..4 is an error
-//! mod    = "zero" head { head }                        zero h3 h5: these heads' output is zero
+//! mod    = change [ "@" positions ]
+//! change = "zero" site                                 zero h3 h5 · zero mlp
+//!        | ("mean" | "patch") site "from" name         the reference's mean, or its value at the same position
+//!        | "noise" σ [ "seed" S ] site                 noise 0.1 pre @2..5
+//!        | "steer" times site "from" name              steer 4 post from joy: adds a direction
+//!        | "knockout" { head } "keys" positions        knockout h3 keys 2..4 @9: query 9 no longer sees 2 and 3
+//! site   = "pre" | "mid" | "post" | "attn" | "mlp" | "neurons" | ("q" | "k" | "v" | "z" | "pattern") { head }
+//!        | "ln1" | "ln2" | head { head } | neuron { neuron }
+//! head   = "h" i ;  neuron = "n" i ;  positions = i | i ".." j
 //! edit   = keep-first n | drop-last n | drop-first n | skip i | skip i..j | swap i j | move i j
 //!        | repeat i xN | reverse i..j | shuffle i..j seed S
 //! ```
@@ -26,7 +34,9 @@
 //!
 //! - A group of one branch is its steps, in sequence. An empty branch is written `none` and is the identity; a blank
 //!   one is an error. `i..i` is empty; `*0` is nothing.
-//! - Modifiers of a range or group apply to each execution in it, besides its own; an MLP half has no heads to zero.
+//! - Modifiers of a range or group apply to each execution in it, besides its own, and stand in the order of their
+//!   sites. [`Site`] has their names in TransformerLens. Heads alone are at z; a LayerNorm's scale (`ln1`, `ln2`) and a pattern can
+//!   only be taken from a reference: they are frozen.
 //! - Edits start from the intact plan and run left to right; their numbers name *layers*, and naming one that is not
 //!   there, or there twice, is an error. Their windows may be written `i..j` or `i..=j`, upward.
 //!   `repeat i xN` runs layer i N times in all; `move i j` takes layer i out and puts it in so that it ends at position
@@ -48,7 +58,9 @@ mod error;
 mod family;
 mod json;
 mod lex;
+mod modifier;
 mod parse;
+mod parse_modifier;
 pub mod picture;
 mod print;
 #[cfg(test)]
@@ -67,6 +79,7 @@ pub use address::{Address, AddressError, Placed};
 pub use cost::Cost;
 pub use error::{PlanError, PlanProblem, StepError};
 pub use family::{Family, FamilyError, FamilyProblem, MAX_FAMILY_EXECUTIONS, MAX_PLANS, Member};
+pub use modifier::{Action, Finite, Modifier, Site};
 pub use steps::{Execution, MAX_DEPTH, MAX_EXECUTIONS, Part, Plan, Step};
 
 /// What a plan needs to know of a model.
@@ -76,15 +89,28 @@ pub struct PlanShape {
     pub n_layer: usize,
     /// Attention heads of each layer.
     pub n_head: usize,
+    /// Neurons of each layer's MLP.
+    pub n_inner: usize,
 }
 
 impl PlanShape {
+    /// The shape of a GPT-2, of any size: its heads are 64 wide, its MLPs four times as wide as the residual stream.
+    pub const fn gpt2(n_layer: usize, n_head: usize) -> PlanShape {
+        PlanShape { n_layer, n_head, n_inner: 4 * 64 * n_head }
+    }
+
     fn check_layer(&self, layer: u64) -> Result<usize, PlanProblem> {
         below(layer, self.n_layer).ok_or(PlanProblem::Layer { layer, n_layer: self.n_layer })
     }
 
-    fn check_head(&self, head: u64) -> Result<usize, PlanProblem> {
-        below(head, self.n_head).ok_or(PlanProblem::Head { head, n_head: self.n_head })
+    /// A head or neuron of a site.
+    fn check_unit(&self, site: Site, unit: u64) -> Result<usize, PlanProblem> {
+        match site {
+            Site::Neurons => {
+                below(unit, self.n_inner).ok_or(PlanProblem::Neuron { neuron: unit, n_inner: self.n_inner })
+            }
+            _ => below(unit, self.n_head).ok_or(PlanProblem::Head { head: unit, n_head: self.n_head }),
+        }
     }
 }
 
@@ -99,11 +125,11 @@ fn below(value: u64, bound: usize) -> Option<usize> {
 /// use lesion::plan::{PlanExpr, PlanShape};
 ///
 /// let expr: PlanExpr = "skip 5; repeat 3 x4".parse()?;
-/// let plan = expr.resolve(&PlanShape { n_layer: 12, n_head: 12 })?;
+/// let plan = expr.resolve(&PlanShape::gpt2(12, 12))?;
 /// assert_eq!(plan.to_string(), "0..3,3*4,4,6..12");
 /// assert_eq!(plan.cost().to_string(), "14");
 ///
-/// let error = "0..5,12".parse::<PlanExpr>()?.resolve(&PlanShape { n_layer: 12, n_head: 12 }).unwrap_err();
+/// let error = "0..5,12".parse::<PlanExpr>()?.resolve(&PlanShape::gpt2(12, 12)).unwrap_err();
 /// assert_eq!(error.to_string(), "plan `0..5,12`, column 6: layer 12 of 12: layers are 0..=11");
 /// assert_eq!(error.caret(), "0..5,12\n     ^^");
 /// # Ok::<(), lesion::plan::PlanError>(())

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::error::{Fault, PlanProblem};
 use super::lex::{Lexer, Token, clip};
-use super::syntax::{Core, Edit, Expr, Item, LayerRange, Number, Sequence, Zero};
+use super::syntax::{Core, Edit, Expr, Item, LayerRange, Number, Sequence};
 use super::words::{self, Verb};
 use super::{MAX_DEPTH, Part};
 
@@ -16,14 +16,14 @@ pub(super) fn parse(text: &str) -> Result<Expr, Fault> {
     parser.expr()
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
-    lexer: Lexer<'a>,
+    pub(super) lexer: Lexer<'a>,
     /// The token under consideration, and its bytes.
-    token: Token<'a>,
-    span: Range<usize>,
+    pub(super) token: Token<'a>,
+    pub(super) span: Range<usize>,
     /// Where the token before it ended.
-    end: usize,
+    pub(super) end: usize,
     /// Parentheses open around it.
     depth: usize,
 }
@@ -69,11 +69,11 @@ impl<'a> Parser<'a> {
     fn item(&mut self) -> Result<Item, Fault> {
         let start = self.span.start;
         let core = self.core()?;
-        let mut zeros = Vec::new();
+        let mut changes = Vec::new();
         if self.eat('[')? {
-            zeros.push(self.modifier()?);
+            changes.push(self.change()?);
             while self.eat(',')? {
-                zeros.push(self.modifier()?);
+                changes.push(self.change()?);
             }
             self.expect(']', "`]`, or `,` and another modifier")?;
             if self.token == Token::Symbol('[') {
@@ -89,7 +89,7 @@ impl<'a> Parser<'a> {
                 _ => {}
             }
         }
-        Ok(Item { core, zeros, count, span: start..self.end })
+        Ok(Item { core, changes, count, span: start..self.end })
     }
 
     fn core(&mut self) -> Result<Core, Fault> {
@@ -170,32 +170,6 @@ impl<'a> Parser<'a> {
         };
         self.advance()?;
         Ok(part)
-    }
-
-    /// `verb { arg }`; the one verb is `zero`.
-    fn modifier(&mut self) -> Result<Zero, Fault> {
-        let start = self.span.start;
-        match self.token {
-            Token::Word("zero") => self.advance()?,
-            Token::Word("h") => return Err(self.fault("heads follow a verb and are separated by spaces: zero h3 h5")),
-            Token::Word(word) => return Err(self.fault(words::unknown_modifier(word))),
-            _ => return Err(self.unexpected("a modifier, as in 7[zero h3]")),
-        }
-        let mut heads = Vec::new();
-        while let Token::Word("h") = self.token {
-            let letter = self.span.start;
-            self.advance()?;
-            let mut head = self.number("the number of a head, as in h3")?;
-            head.span.start = letter;
-            heads.push(head);
-        }
-        match self.token {
-            Token::Symbol('@') => Err(self.fault("unknown `@`: this version has no positions in modifiers")),
-            Token::Number(head) => Err(self.fault(format!("a head is written h{head}"))),
-            Token::Word("heads" | "head") => Err(self.fault("heads are written h3 h5")),
-            _ if heads.is_empty() => Err(self.unexpected("a head to zero, as in zero h3")),
-            _ => Ok(Zero { heads, span: start..self.end }),
-        }
     }
 
     fn edits(&mut self) -> Result<Vec<Edit>, Fault> {
@@ -295,14 +269,14 @@ impl<'a> Parser<'a> {
         Ok(RangeOrLayer::Range(range))
     }
 
-    fn number(&mut self, wanted: &str) -> Result<Number, Fault> {
+    pub(super) fn number(&mut self, wanted: &str) -> Result<Number, Fault> {
         let Token::Number(value) = self.token else { return Err(self.unexpected(wanted)) };
         let span = self.span.clone();
         self.advance()?;
         Ok(Number { value, span })
     }
 
-    fn advance(&mut self) -> Result<(), Fault> {
+    pub(super) fn advance(&mut self) -> Result<(), Fault> {
         self.end = self.span.end;
         (self.token, self.span) = self.lexer.next()?;
         Ok(())
@@ -321,11 +295,11 @@ impl<'a> Parser<'a> {
     }
 
     /// A fault at the token under consideration.
-    fn fault(&self, message: impl Into<String>) -> Fault {
+    pub(super) fn fault(&self, message: impl Into<String>) -> Fault {
         Fault::syntax(self.span.clone(), message)
     }
 
-    fn unexpected(&self, wanted: &str) -> Fault {
+    pub(super) fn unexpected(&self, wanted: &str) -> Fault {
         self.fault(format!("expected {wanted}, found {}", self.token.describe(&self.text[self.span.clone()])))
     }
 

@@ -70,8 +70,8 @@ fn add_cells(steps: &[Step], style: PictureStyle, cells: &mut Vec<Cell>) {
         let (start, run) = (cells.len(), equal_run(&steps[at..]));
         match &steps[at] {
             Step::Block(execution) => {
-                let zeroed = if execution.zero_heads.is_empty() { "" } else { "z" };
-                let suffix = format!("{}{zeroed}", execution.part.letter());
+                let changed = if execution.modifiers.is_empty() { "" } else { "!" };
+                let suffix = format!("{}{changed}", execution.part.letter());
                 cells.push(Cell { execution: Some(execution.clone()), suffix, ..Cell::default() });
             }
             Step::Group(branches) => {
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
 
     fn drawn(text: &str, n_layer: usize, ascii: bool) -> String {
-        let plan = text.parse::<PlanExpr>().unwrap().resolve(&PlanShape { n_layer, n_head: 12 }).unwrap();
+        let plan = text.parse::<PlanExpr>().unwrap().resolve(&PlanShape::gpt2(n_layer, 12)).unwrap();
         picture(&plan, n_layer, PictureStyle { ascii, width: 80 })
     }
 
@@ -348,10 +348,10 @@ plan     0  1  2  3 (4 |5 |6 |7)×3  8  9 10 11×2
                 "0..7,7a[zero h3 h5],7m,8..11,(11m|none)",
                 "
 intact   0  1  2  3  4  5  6  7        8  9 10  11
-plan     0  1  2  3  4  5  6  7az  7m  8  9 10 (11m|none)
+plan     0  1  2  3  4  5  6  7a!  7m  8  9 10 (11m|none)
 
 m   MLP only        11
-z   zeroed          h3 h5 in 7
+!   changed         zero h3 h5 in 7
 (|) side by side, their updates averaged
 ",
             ),

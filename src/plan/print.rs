@@ -38,17 +38,15 @@ impl Execution {
     /// What follows the layer or range: half and modifiers.
     fn suffix(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.part.letter())?;
-        if !self.zero_heads.is_empty() {
-            f.write_str("[zero")?;
-            self.zero_heads.iter().try_for_each(|head| write!(f, " h{head}"))?;
-            f.write_str("]")?;
+        for (index, modifier) in self.modifiers.iter().enumerate() {
+            write!(f, "{}{modifier}", if index == 0 { "[" } else { "," })?;
         }
-        Ok(())
+        f.write_str(if self.modifiers.is_empty() { "" } else { "]" })
     }
 
     /// Whether `next` continues a range that ends with `self`.
     fn precedes(&self, next: &Execution) -> bool {
-        self.layer.checked_add(1) == Some(next.layer) && self.part == next.part && self.zero_heads == next.zero_heads
+        self.layer.checked_add(1) == Some(next.layer) && self.part == next.part && self.modifiers == next.modifiers
     }
 }
 

@@ -9,12 +9,32 @@ use super::*;
 
 fn execution() -> impl Strategy<Value = Execution> {
     let part = prop_oneof![3 => Just(Part::Block), 1 => Just(Part::Attention), 1 => Just(Part::Mlp)];
-    let heads =
-        prop_oneof![2 => Just(vec![]), 1 => prop::collection::btree_set(0..12_usize, 1..4).prop_map(Vec::from_iter)];
-    (0..12_usize, part, heads).prop_map(|(layer, part, heads)| {
-        let zero_heads = if part == Part::Mlp { Vec::new() } else { heads };
-        Execution { layer, part, zero_heads }
+    let modifiers = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(modifier(), 1..4)];
+    (0..12_usize, part, modifiers).prop_map(|(layer, part, mut modifiers)| {
+        modifiers.retain(|modifier| modifier.check(layer, part).is_ok());
+        Execution { layer, part, modifiers: modifier::canonical(modifiers) }
     })
+}
+
+/// Of every kind, at every site; not all of them make sense.
+fn modifier() -> impl Strategy<Value = Modifier> {
+    let name = || prop_oneof![Just("clean".to_owned()), Just("wiki-2.x".to_owned()), Just("0_".to_owned())];
+    let amount = || {
+        prop_oneof![Just(0.0), Just(0.1), Just(1e-300), Just(12345678.9), -1e9..1e9_f64]
+            .prop_filter_map("finite", Finite::new)
+    };
+    let range = || (0..30_usize, 1..5_usize).prop_map(|(start, len)| start..start + len);
+    let action = prop_oneof![
+        Just(Action::Zero),
+        name().prop_map(|from| Action::Mean { from }),
+        name().prop_map(|from| Action::Patch { from }),
+        (amount(), prop_oneof![Just(0), any::<u64>()]).prop_map(|(sigma, seed)| Action::Noise { sigma, seed }),
+        (amount(), name()).prop_map(|(times, from)| Action::Steer { times, from }),
+        range().prop_map(|keys| Action::Knockout { keys }),
+    ];
+    let units = prop_oneof![Just(vec![]), prop::collection::btree_set(0..12_usize, 1..4).prop_map(Vec::from_iter)];
+    let parts = (action, prop::sample::select(Site::ALL.to_vec()), units, prop::option::of(range()));
+    parts.prop_map(|(action, site, units, positions)| Modifier { action, site, units, positions })
 }
 
 /// Runs up, equal runs and single steps, so that every rule of the canonical text is met.
@@ -177,7 +197,7 @@ fn ten_thousand_mutated_texts() {
         "keep-first 8; skip 5..7; swap 0 1",
         "repeat 3 x4; reverse 4..8; move 2 9",
         "shuffle 4..8 seed 18446744073709551615",
-        "0..6,bridge(6:11,name),11[noise 0.1 @2..5]",
+        "0..6,bridge(6:11,name),11[noise 0.1 pre @2..5]",
         "none",
     ];
     const PIECES: [&str; 30] = [

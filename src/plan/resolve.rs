@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use super::error::{Fault, PlanProblem};
-use super::syntax::{Core, Expr, Item, LayerRange, Number, Sequence, Zero};
-use super::{Execution, MAX_EXECUTIONS, Part, PlanShape, Step, edits};
+use super::modifier::canonical;
+use super::syntax::{Change, Core, Expr, Item, LayerRange, Number, Sequence};
+use super::{Execution, MAX_EXECUTIONS, Modifier, Part, PlanShape, Step, edits};
 
 /// Canonical steps, within bounds.
 pub(super) fn resolve(expr: &Expr, shape: &PlanShape) -> Result<Vec<Step>, Fault> {
@@ -29,9 +30,9 @@ fn sequence(items: &Sequence, shape: &PlanShape) -> Result<Expanded, Fault> {
     let mut all = Expanded::default();
     for item in items {
         let mut one = core(item, shape)?;
-        for zero in &item.zeros {
-            let heads = zeroed_heads(zero, shape)?;
-            apply_zero(&mut one.steps, &heads).map_err(|problem| Fault::new(zero.span.clone(), problem))?;
+        for change in &item.changes {
+            let modifier = modifier(change, shape)?;
+            modify(&mut one.steps, &modifier).map_err(|problem| Fault::new(change.span.clone(), problem))?;
         }
         let (count, span) = match &item.count {
             Some(count) => (count.value, count.span.clone()),
@@ -94,7 +95,7 @@ fn core(item: &Item, shape: &PlanShape) -> Result<Expanded, Fault> {
 }
 
 fn block(layer: usize, part: Part) -> Step {
-    Step::Block(Execution { layer, part, zero_heads: Vec::new() })
+    Step::Block(Execution::of(layer, part))
 }
 
 fn within_bounds(executions: u128, span: Range<usize>) -> Result<usize, Fault> {
@@ -104,26 +105,28 @@ fn within_bounds(executions: u128, span: Range<usize>) -> Result<usize, Fault> {
     Ok(executions as usize)
 }
 
-/// The heads of `zero h3 h5`, checked.
-fn zeroed_heads(zero: &Zero, shape: &PlanShape) -> Result<Vec<usize>, Fault> {
-    let head = |head: &Number| shape.check_head(head.value).map_err(|problem| Fault::new(head.span.clone(), problem));
-    zero.heads.iter().map(head).collect()
+/// A modifier whose units the model has.
+fn modifier(change: &Change, shape: &PlanShape) -> Result<Modifier, Fault> {
+    let Change { action, site, units, positions, .. } = change;
+    let unit =
+        |unit: &Number| shape.check_unit(*site, unit.value).map_err(|problem| Fault::new(unit.span.clone(), problem));
+    let mut units: Vec<usize> = units.iter().map(unit).collect::<Result<_, _>>()?;
+    units.sort_unstable();
+    units.dedup();
+    Ok(Modifier { action: action.clone(), site: *site, units, positions: positions.clone() })
 }
 
-/// Zeroes `heads`, besides those already zeroed, in every execution of `steps`.
-fn apply_zero(steps: &mut [Step], heads: &[usize]) -> Result<(), PlanProblem> {
+/// Adds a modifier to every execution of `steps`, besides its own.
+fn modify(steps: &mut [Step], modifier: &Modifier) -> Result<(), PlanProblem> {
     for step in steps {
         match step {
-            Step::Block(execution) if execution.part == Part::Mlp => {
-                return Err(PlanProblem::HeadsOfMlp { layer: execution.layer });
-            }
             Step::Block(execution) => {
-                execution.zero_heads.extend_from_slice(heads);
-                execution.zero_heads.sort_unstable();
-                execution.zero_heads.dedup();
+                modifier.check(execution.layer, execution.part)?;
+                execution.modifiers.push(modifier.clone());
+                execution.modifiers = canonical(std::mem::take(&mut execution.modifiers));
             }
             Step::Group(branches) => {
-                branches.iter_mut().try_for_each(|branch| apply_zero(branch, heads))?;
+                branches.iter_mut().try_for_each(|branch| modify(branch, modifier))?;
             }
         }
     }

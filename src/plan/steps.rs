@@ -1,7 +1,8 @@
 //! A plan as explicit steps: what the forward pass walks over. No text and no tensors here.
 
 use super::error::{PlanProblem, StepError};
-use super::{Address, Cost, PlanShape};
+use super::modifier::canonical;
+use super::{Address, Cost, Modifier, PlanShape};
 
 /// Block executions that a plan holds at most (an empty branch counts as one): a bound on memory, far above any
 /// real plan. Larger ones are refused before they are expanded.
@@ -12,7 +13,7 @@ pub const MAX_EXECUTIONS: usize = 65_536;
 pub const MAX_DEPTH: usize = 32;
 
 /// Steps in execution order. Explicit and canonical: repetitions are unrolled, a group has two branches or more,
-/// zeroed heads are ascending. Equal plans are equal values, with equal hashes, text and JSON.
+/// modifiers are in the order of their sites. Equal plans are equal values, with equal hashes, text and JSON.
 ///
 /// `Display` prints the canonical notation; serde writes and reads the steps (see [`Step`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,8 +23,8 @@ pub struct Plan {
 
 /// One step of a plan.
 ///
-/// As JSON: `{"layer":4}`, `{"layer":4,"part":"attention"}`, `{"layer":7,"zero_heads":[3,5]}`,
-/// `{"branches":[[{"layer":4}],[{"layer":5}]]}`.
+/// As JSON: `{"layer":4}`, `{"layer":4,"part":"attention"}`, `{"branches":[[{"layer":4}],[{"layer":5}]]}`; with
+/// modifiers, `{"layer":7,"modifiers":[{"verb":"zero","site":"z","units":[3,5]}]}` (see [`Modifier`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// A block, or half of one, runs.
@@ -40,8 +41,8 @@ pub struct Execution {
     pub layer: usize,
     /// The whole block, or which half.
     pub part: Part,
-    /// Heads whose output (at `hook_z`, before `c_proj`) is zero: ascending, each once, none for an MLP half.
-    pub zero_heads: Vec<usize>,
+    /// What is changed inside, in the order of the sites.
+    pub modifiers: Vec<Modifier>,
 }
 
 /// What of a block runs.
@@ -57,9 +58,14 @@ pub enum Part {
 }
 
 impl Execution {
-    /// The whole block of a layer, nothing zeroed.
+    /// The whole block of a layer, nothing changed.
     pub fn block(layer: usize) -> Execution {
-        Execution { layer, part: Part::Block, zero_heads: Vec::new() }
+        Execution::of(layer, Part::Block)
+    }
+
+    /// A block or half of one, nothing changed.
+    pub fn of(layer: usize, part: Part) -> Execution {
+        Execution { layer, part, modifiers: Vec::new() }
     }
 }
 
@@ -77,8 +83,8 @@ impl Plan {
     /// A plan of these steps.
     ///
     /// # Errors
-    /// Where they are not canonical (fewer than two branches; zeroed heads not ascending or on an MLP half), more
-    /// than [`MAX_EXECUTIONS`] or nested deeper than [`MAX_DEPTH`]. Layers and heads are checked by
+    /// Where they are not canonical (fewer than two branches; modifiers out of order, or of sites that do not run), more than
+    /// [`MAX_EXECUTIONS`] or nested deeper than [`MAX_DEPTH`]. Layers and heads are checked by
     /// [`Plan::validate`].
     pub fn new(steps: Vec<Step>) -> Result<Plan, StepError> {
         let mut path = Vec::new();
@@ -142,16 +148,13 @@ impl Plan {
 impl Execution {
     fn fits(&self, shape: &PlanShape) -> Result<(), PlanProblem> {
         shape.check_layer(self.layer as u64)?;
-        // Ascending: the last head is the largest.
-        self.zero_heads.last().map_or(Ok(()), |&head| shape.check_head(head as u64).map(drop))
+        self.modifiers.iter().try_for_each(|modifier| modifier.fits(shape))
     }
 
     fn check(&self) -> Result<(), PlanProblem> {
-        if self.part == Part::Mlp && !self.zero_heads.is_empty() {
-            return Err(PlanProblem::HeadsOfMlp { layer: self.layer });
-        }
-        if !self.zero_heads.is_sorted_by(|a, b| a < b) {
-            return Err(PlanProblem::HeadOrder { heads: self.zero_heads.clone() });
+        self.modifiers.iter().try_for_each(|modifier| modifier.check(self.layer, self.part))?;
+        if canonical(self.modifiers.clone()) != self.modifiers {
+            return Err(PlanProblem::ModifierOrder { layer: self.layer });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Part;
+use super::{Action, Part, Site};
 
 /// A whole expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(super) type Sequence = Vec<Item>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     pub(super) core: Core,
-    pub(super) zeros: Vec<Zero>,
+    pub(super) changes: Vec<Change>,
     pub(super) count: Option<Number>,
     pub(super) span: Range<usize>,
 }
@@ -33,10 +33,13 @@ pub(super) enum Core {
     Parallel(LayerRange),
 }
 
-/// `zero h3 h5`
+/// `zero h3 h5 @2..5`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Zero {
-    pub(super) heads: Vec<Number>,
+pub(super) struct Change {
+    pub(super) action: Action,
+    pub(super) site: Site,
+    pub(super) units: Vec<Number>,
+    pub(super) positions: Option<Range<usize>>,
     pub(super) span: Range<usize>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) const SHAPE: PlanShape = PlanShape { n_layer: 12, n_head: 12 };
+pub(super) const SHAPE: PlanShape = PlanShape::gpt2(12, 12);
 
 fn read(text: &str) -> Result<Plan, PlanError> {
     text.parse::<PlanExpr>()?.resolve(&SHAPE)
@@ -18,7 +18,8 @@ fn layers(layers: &[usize]) -> Plan {
 }
 
 fn one(layer: usize, part: Part, zero_heads: &[usize]) -> Step {
-    Step::Block(Execution { layer, part, zero_heads: zero_heads.to_vec() })
+    let zeroed = (!zero_heads.is_empty()).then(|| Modifier::zero_heads(zero_heads.iter().copied()));
+    Step::Block(Execution { layer, part, modifiers: Vec::from_iter(zeroed) })
 }
 
 fn whole(layer: usize) -> Step {
@@ -213,9 +214,9 @@ fn faults_are_pointed_at() {
         ("par(4..4)", "4..4", "no branches"),
         ("7[zero h3 h12]", "h12", "head 12 of 12: heads are h0..=h11"),
         ("(none)[zero h 99]", "h 99", "head 99 of 12"),
-        ("7m[zero h3]", "zero h3", "heads can't be zeroed in 7m"),
-        ("(6|7m)[zero h3]", "zero h3", "heads can't be zeroed in 7m"),
-        ("par(4..8),4..6m[zero h3]", "zero h3", "heads can't be zeroed in 4m"),
+        ("7m[zero h3]", "zero h3", "z is not in 7m: an MLP half has pre, ln2, neurons, mlp and post"),
+        ("(6|7m)[zero h3]", "zero h3", "z is not in 7m: an MLP half has pre, ln2, neurons, mlp and post"),
+        ("par(4..8),4..6m[zero h3]", "zero h3", "z is not in 4m"),
         // Numbers and sizes.
         ("18446744073709551616", "18446744073709551616", "is too large"),
         ("0..99999999999999999999", "99999999999999999999", "is too large"),
@@ -232,10 +233,24 @@ fn faults_are_pointed_at() {
         // Verbs of later versions.
         ("0..6,bridge(6:11,fit),11", "bridge", "unknown verb `bridge`: this version has no bridges"),
         ("bridge(6:11,fit)", "bridge", "unknown verb `bridge`"),
-        ("7[mean mlp]", "mean", "unknown verb `mean`: the one modifier of this version is zero"),
-        ("7[noise 0.1 @2..5]", "noise", "unknown verb `noise`"),
-        ("7[zero h1,patch clean]", "patch", "unknown verb `patch`"),
-        ("7[zero h1 @2..5]", "@", "no positions"),
+        // Modifiers.
+        ("7[mean mlp]", "]", "expected `from` and the name of a reference"),
+        ("7[noise pre]", "pre", "expected a standard deviation"),
+        ("7[noise -1 pre]", "noise -1 pre", "a standard deviation is not negative"),
+        ("7[noise 1e400 pre]", "1e400", "not finite"),
+        ("7[noise NaN pre]", "NaN", "expected a standard deviation"),
+        ("7[zero h1,patch clean]", "clean", "unknown site `clean`"),
+        ("7[patch z from]", "]", "the name of a reference"),
+        ("7[zero h1 @5..2]", "5..2", "there are no positions 5..2"),
+        ("7[zero h1 @2..=5]", "..=", "positions are half-open"),
+        ("7[zero h1 @x]", "x", "expected a position"),
+        ("7[zero n3072]", "n3072", "neuron 3072 of 3072: neurons are n0..=n3071"),
+        ("7[zero ln1]", "zero ln1", "this can't be done at this site"),
+        ("7[zero pattern]", "zero pattern", "this can't be done at this site"),
+        ("7[steer 4 h3 from joy]", "steer 4 h3 from joy", "this can't be done at this site"),
+        ("7a[zero mlp]", "zero mlp", "mlp is not in 7a: an attention half has"),
+        ("7m[zero mid]", "zero mid", "mid is not in 7m"),
+        ("7[knockout h3 2..4]", "2", "expected `keys`"),
         ("7[zeor h1]", "zeor", "did you mean `zero`?"),
         // Edits.
         ("skpi 5", "skpi", "unknown edit `skpi`: did you mean `skip`?"),
@@ -307,7 +322,7 @@ fn faults_are_pointed_at() {
         ("par(4)", ")", "expected `..` (a range, as in par(4..8)), found `)`"),
         ("par 4..8", "4", "expected `(` and a range"),
         ("7[]", "]", "expected a modifier"),
-        ("7[zero]", "]", "expected a head to zero"),
+        ("7[zero]", "]", "expected a site, as in zero h3"),
         ("7[zero 3]", "3", "a head is written h3"),
         ("7[zero h]", "]", "expected the number of a head"),
         ("7[zero h3, h5]", "h5", "separated by spaces: zero h3 h5"),
@@ -406,9 +421,9 @@ fn carets_of_long_texts() {
 #[test]
 fn shapes() {
     let expr: PlanExpr = "0..5,6..12,3[zero h15]".parse().unwrap();
-    assert!(expr.resolve(&PlanShape { n_layer: 48, n_head: 25 }).is_ok());
+    assert!(expr.resolve(&PlanShape::gpt2(48, 25)).is_ok());
     assert_eq!(
-        expr.resolve(&PlanShape { n_layer: 6, n_head: 12 }).unwrap_err().to_string(),
+        expr.resolve(&PlanShape::gpt2(6, 12)).unwrap_err().to_string(),
         "plan `0..5,6..12,3[zero h15]`, column 6: layer 6 of 6: layers are 0..=5"
     );
     assert!(expr.resolve(&SHAPE).unwrap_err().to_string().ends_with("head 15 of 12: heads are h0..=h11"));
@@ -423,18 +438,15 @@ fn shapes() {
         ("0..18446744073709551615", usize::MAX, 1, "18446744073709551615 block executions"),
         ("0..=18446744073709551615", usize::MAX, 1, "layer 18446744073709551615 of 18446744073709551615"),
     ] {
-        let error = text.parse::<PlanExpr>().unwrap().resolve(&PlanShape { n_layer, n_head }).unwrap_err();
+        let error = text.parse::<PlanExpr>().unwrap().resolve(&PlanShape::gpt2(n_layer, n_head)).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
     }
-    assert_eq!(
-        "drop-last 0".parse::<PlanExpr>().unwrap().resolve(&PlanShape { n_layer: 0, n_head: 0 }),
-        Ok(Plan::none())
-    );
+    assert_eq!("drop-last 0".parse::<PlanExpr>().unwrap().resolve(&PlanShape::gpt2(0, 0)), Ok(Plan::none()));
 }
 
 #[test]
 fn steps_are_validated() {
-    let smaller = PlanShape { n_layer: 6, n_head: 4 };
+    let smaller = PlanShape::gpt2(6, 4);
     for (text, message) in [
         ("0..12", "steps.6: layer 6 of 6: layers are 0..=5"),
         ("0,(1|2,(3|9))", "steps.1.1.1.1: layer 9 of 6: layers are 0..=5"),

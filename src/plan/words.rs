@@ -31,6 +31,9 @@ const EDITS: [(Verb, &str, &str); 9] = [
     (Verb::Shuffle, "shuffle", "shuffle i..j seed S"),
 ];
 
+/// The verbs of modifiers.
+const MODIFIERS: [&str; 6] = ["zero", "mean", "patch", "noise", "steer", "knockout"];
+
 /// The verb of an edit, and the form for the message about one that lacks something.
 pub(super) fn edit(word: &str) -> Option<(Verb, &'static str)> {
     EDITS.iter().find(|(_, known, _)| *known == word).map(|(verb, _, form)| (*verb, *form))
@@ -74,8 +77,15 @@ pub(super) fn unknown_item(word: &str) -> String {
 
 /// The message for an unknown modifier.
 pub(super) fn unknown_modifier(word: &str) -> String {
-    let hint = did_you_mean(&word.to_ascii_lowercase(), &["zero"])
-        .unwrap_or_else(|| "the one modifier of this version is zero, as in 7[zero h3 h5]".to_owned());
+    let lower = word.to_ascii_lowercase();
+    let hint = match lower.as_str() {
+        "ablate" | "remove" => Some("did you mean `zero` or `mean`?".to_owned()),
+        "freeze" | "resample" => Some("did you mean `patch`?".to_owned()),
+        "cut" | "mask" | "block" => Some("did you mean `knockout`?".to_owned()),
+        "add" => Some("did you mean `steer`?".to_owned()),
+        _ => did_you_mean(&lower, &MODIFIERS),
+    };
+    let hint = hint.unwrap_or_else(|| format!("the modifiers are {}, as in 7[zero h3 h5]", MODIFIERS.join(", ")));
     format!("unknown verb `{}`: {hint}", clip(word))
 }
 
@@ -153,7 +163,8 @@ mod tests {
             assert!(message.contains(wanted), "{word}: {message}");
         }
         assert!(unknown_modifier("zeor").contains("`zero`?"));
-        assert!(unknown_modifier("noise").contains("the one modifier of this version is zero"));
+        assert!(unknown_modifier("xyzzy").contains("the modifiers are zero, mean"));
+        assert!(unknown_modifier("freeze").contains("`patch`"));
         assert!(unknown_item("bridge").contains("no bridges"));
     }
 }

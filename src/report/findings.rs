@@ -95,7 +95,7 @@ pub(super) fn subsets(plans: &[PlanFacts], family: &FamilyFacts) -> Option<Vec<S
 pub(super) fn layers(plan: &PlanFacts) -> Option<Vec<usize>> {
     use crate::plan::Step;
     let layer = |step: &Step| match step {
-        Step::Block(execution) if execution.part == Part::Block && execution.zero_heads.is_empty() => {
+        Step::Block(execution) if execution.part == Part::Block && execution.modifiers.is_empty() => {
             Some(execution.layer)
         }
         _ => None,

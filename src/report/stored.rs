@@ -119,7 +119,7 @@ fn results(store: &Store, experiment: &Experiment, seed: u64) -> Result<Results,
 
 /// The families that the experiment names; those that this version doesn't know are left out, their plans stand alone.
 fn families(experiment: &Experiment, plans: &[PlanFacts]) -> Vec<FamilyFacts> {
-    let shape = PlanShape { n_layer: experiment.n_layer, n_head: experiment.n_head };
+    let shape = PlanShape::gpt2(experiment.n_layer, experiment.n_head);
     let places: HashMap<&Plan, usize> = plans.iter().enumerate().map(|(place, facts)| (&facts.plan, place)).collect();
     let texts = experiment.spec["families"].as_array().map_or(&[][..], Vec::as_slice);
     let family = |text: &str| -> Option<FamilyFacts> {

@@ -23,7 +23,7 @@ pub(super) fn summary(plan: usize, nll: f64, correct: f64) -> Summary {
 
 /// Results of families for a model of so many layers; each plan's loss is its number over ten.
 pub(super) fn results(families: &[&str], n_layer: usize) -> Results {
-    let shape = PlanShape { n_layer, n_head: 2 };
+    let shape = PlanShape::gpt2(n_layer, 2);
     let mut results = Results {
         n_layer,
         uniform: 7.6,
@@ -240,7 +240,7 @@ fn a_live_sweep_is_reported() {
     let examples = prompts.iter().enumerate().map(|(number, (prompt, answer))| {
         let answered =
             Answered::encode(model.tokenizer().unwrap(), Some(model.bos().unwrap()), prompt, answer).unwrap();
-        Example { number: number as u64, ids: answered.ids, scored: answered.answer }
+        Example::new(number as u64, answered.ids, answered.answer)
     });
     let plans: Vec<_> = results.plans.iter().map(|facts| facts.plan.clone()).collect();
     let options = SweepOptions { memory: 64 << 20, divergence: true, token_losses: false };

@@ -11,7 +11,7 @@
 
 use crate::forward::Sampling;
 use crate::plan::Plan;
-use crate::sweep::Example;
+use crate::sweep::{Example, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -125,7 +125,10 @@ pub(super) struct ExampleKey {
 
 impl ExampleKey {
     pub(super) fn new(setting: &Setting, example: &Example) -> ExampleKey {
-        let scored = format!("\"scored\":[{},{}]", example.scored.start, example.scored.end);
+        let mut scored = format!("\"scored\":[{},{}]", example.scored.start, example.scored.end);
+        if let Some(references) = example.references.digest() {
+            scored.insert_str(0, &format!("\"references\":{},", json(&hex(&references))));
+        }
         ExampleKey { before: setting.before(&example.ids, SCORES), behind: setting.behind(&scored) }
     }
 
@@ -221,11 +224,11 @@ mod tests {
     }
 
     fn plan(text: &str) -> Plan {
-        text.parse::<crate::plan::PlanExpr>().unwrap().resolve(&PlanShape { n_layer: 12, n_head: 4 }).unwrap()
+        text.parse::<crate::plan::PlanExpr>().unwrap().resolve(&PlanShape::gpt2(12, 4)).unwrap()
     }
 
     fn example() -> Example {
-        Example { number: 7, ids: vec![0, 275, 325], scored: 1..3 }
+        Example::new(7, vec![0, 275, 325], 1..3)
     }
 
     /// The key is the hash of exactly this text.
@@ -261,7 +264,7 @@ mod tests {
         other(&|_, _, e| e.ids[0] = 1);
         other(&|_, _, e| e.scored = 2..3);
         // Without BOS: other ids.
-        other(&|_, _, e| *e = Example { number: 7, ids: vec![275, 325], scored: 1..2 });
+        other(&|_, _, e| *e = Example::new(7, vec![275, 325], 1..2));
         keys.push(setting().completion_key(&plan("0..12"), &example().ids, &Sampling::greedy(1)));
         let count = keys.len();
         keys.sort_unstable();

@@ -116,7 +116,7 @@ impl Store {
             Ok((
                 setting,
                 parsed(columns, 20)?,
-                Example { number: 0, ids, scored },
+                Example::new(0, ids, scored),
                 row,
                 (observation, gained),
                 (plan, example, setting_id),

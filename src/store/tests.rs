@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-const SHAPE: PlanShape = PlanShape { n_layer: 4, n_head: 2 };
+const SHAPE: PlanShape = PlanShape::gpt2(4, 2);
 
 pub(super) struct Folder(tempfile::TempDir);
 
@@ -53,7 +53,7 @@ pub(super) fn plans() -> Vec<Plan> {
 }
 
 pub(super) fn example(number: u64) -> Example {
-    Example { number, ids: vec![0, 7, 8, number as u32, 9, 10 + number as u32 % 3], scored: 4..6 }
+    Example::new(number, vec![0, 7, 8, number as u32, 9, 10 + number as u32 % 3], 4..6)
 }
 
 pub(super) fn source(number: u64) -> Source {
@@ -203,7 +203,7 @@ fn a_run_is_computed_once() {
         assert!(same(&rows, &want), "{rows:?}");
         assert!(there.iter().all(|(_, isas)| isas[..] == ["avx2"]));
     }
-    let unknown = Example { ids: vec![1, 2, 3], scored: 1..3, number: 9 };
+    let unknown = Example::new(9, vec![1, 2, 3], 1..3);
     assert!(again.expect(&unknown, Source::default()).unwrap().is_empty());
     // The same results again, as of another process that computed them too.
     again.append(&[row(0, 0), row(1, 0)]).unwrap();

@@ -3,9 +3,10 @@
 //! begins, and share what they can with any other path; where they join, the trie becomes an acyclic graph.
 //!
 //! A node is the state behind its half-step. Its identity is the state it comes from and everything that was done: the
-//! layer, the half, the zeroed heads. Attention halves that differ in zeroed heads alone share all up to the heads' outputs.
+//! layer, the half, the modifiers (and which execution of the layer it is, where noise is drawn by it). Attention halves that
+//! differ from the heads' outputs on alone share all up to them. What modifiers do to the residual stream is a node of its own.
 
-use crate::plan::{Execution, Part, Plan, Step};
+use crate::plan::{Action, Execution, Modifier, Part, Plan, Site, Step};
 use std::collections::HashMap;
 
 /// The number of a node. Parents come before their children.
@@ -20,15 +21,56 @@ pub(super) enum Op {
     /// The embedding.
     Embed,
     /// A whole attention half.
-    Attention { from: NodeId, layer: usize, zero_heads: Vec<usize> },
+    Attention { from: NodeId, layer: usize, changed: Changed },
     /// An attention half up to the heads' outputs.
-    Heads { from: NodeId, layer: usize },
+    Heads { from: NodeId, layer: usize, changed: Changed },
     /// An attention half from the heads' outputs on.
-    Projection { from: NodeId, heads: NodeId, layer: usize, zero_heads: Vec<usize> },
+    Projection { from: NodeId, heads: NodeId, layer: usize, changed: Changed },
     /// An MLP half.
-    Mlp { from: NodeId, layer: usize },
+    Mlp { from: NodeId, layer: usize, changed: Changed },
+    /// A change of the residual stream.
+    Change { from: NodeId, layer: usize, changed: Changed },
     /// The mean of the ends of a group's branches, in their order.
     Mean { from: Vec<NodeId> },
+}
+
+/// Modifiers, and which execution of the layer it is, where noise is drawn by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Changed {
+    pub(super) modifiers: Vec<Modifier>,
+    pub(super) occurrence: Option<usize>,
+}
+
+impl Changed {
+    /// Those modifiers that stand at such sites.
+    fn of(modifiers: &[Modifier], occurrence: Option<usize>, is_here: impl Fn(Site) -> bool) -> Changed {
+        let modifiers: Vec<Modifier> = modifiers.iter().filter(|modifier| is_here(modifier.site)).cloned().collect();
+        let drawn = modifiers.iter().any(|modifier| matches!(modifier.action, Action::Noise { .. }));
+        Changed { modifiers, occurrence: occurrence.filter(|_| drawn) }
+    }
+
+    /// What is done before the heads' outputs are there, and from them on.
+    fn at_heads(&self) -> (Changed, Changed) {
+        let early = |site| site < Site::Z;
+        let of = |is_here: &dyn Fn(Site) -> bool| Changed::of(&self.modifiers, self.occurrence, is_here);
+        (of(&early), of(&|site| !early(site)))
+    }
+
+    /// Both, one behind the other, unless they belong to different executions and draw noise.
+    pub(super) fn joined(&self, behind: &Changed) -> Option<Changed> {
+        if let (Some(here), Some(there)) = (self.occurrence, behind.occurrence)
+            && here != there
+        {
+            return None;
+        }
+        let modifiers = self.modifiers.iter().chain(&behind.modifiers).cloned().collect();
+        Some(Changed { modifiers, occurrence: self.occurrence.or(behind.occurrence) })
+    }
+
+    /// Whether it takes whole sequences: keys, values or patterns change.
+    pub(super) fn takes_all_rows(&self) -> bool {
+        self.modifiers.iter().any(|modifier| modifier.site < Site::Z)
+    }
 }
 
 impl Op {
@@ -36,7 +78,9 @@ impl Op {
     pub(super) fn inputs(&self) -> Vec<NodeId> {
         match self {
             Op::Embed => Vec::new(),
-            Op::Attention { from, .. } | Op::Heads { from, .. } | Op::Mlp { from, .. } => vec![*from],
+            Op::Attention { from, .. } | Op::Heads { from, .. } | Op::Mlp { from, .. } | Op::Change { from, .. } => {
+                vec![*from]
+            }
             Op::Projection { from, heads, .. } => vec![*from, *heads],
             Op::Mean { from } => from.clone(),
         }
@@ -45,7 +89,7 @@ impl Op {
     /// What it costs, in twelfths of a block evaluation: the shares of a block's multiply-adds.
     pub(super) fn twelfths(&self) -> u64 {
         match self {
-            Op::Embed | Op::Mean { .. } => 0,
+            Op::Embed | Op::Mean { .. } | Op::Change { .. } => 0,
             Op::Heads { .. } => 3,
             Op::Projection { .. } => 1,
             Op::Attention { .. } => 4,
@@ -64,8 +108,14 @@ pub(super) struct Graph {
 
 impl Graph {
     pub(super) fn new<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Graph {
-        let mut builder = Builder { nodes: vec![Op::Embed], known: HashMap::new() };
-        let ends: Vec<NodeId> = plans.into_iter().map(|plan| builder.sequence(ROOT, plan.steps())).collect();
+        let mut builder = Builder { nodes: vec![Op::Embed], known: HashMap::new(), occurrences: HashMap::new() };
+        let ends: Vec<NodeId> = plans
+            .into_iter()
+            .map(|plan| {
+                builder.occurrences.clear();
+                builder.sequence(ROOT, plan.steps())
+            })
+            .collect();
         share_heads(builder.nodes, ends)
     }
 
@@ -78,6 +128,8 @@ impl Graph {
 struct Builder {
     nodes: Vec<Op>,
     known: HashMap<Op, NodeId>,
+    /// Executions of each layer so far, in the plan under way.
+    occurrences: HashMap<usize, usize>,
 }
 
 impl Builder {
@@ -102,48 +154,63 @@ impl Builder {
     }
 
     fn execution(&mut self, mut from: NodeId, execution: &Execution) -> NodeId {
-        let Execution { layer, part, zero_heads } = execution;
+        let Execution { layer, part, modifiers } = execution;
+        let layer = *layer;
+        let times = self.occurrences.entry(layer).or_default();
+        let occurrence = Some(*times);
+        *times += 1;
+        let changed = |is_here: &dyn Fn(Site) -> bool| Changed::of(modifiers, occurrence, is_here);
+        from = self.change(from, layer, changed(&|site| site == Site::Pre));
         if *part != Part::Mlp {
-            from = self.node(Op::Attention { from, layer: *layer, zero_heads: zero_heads.clone() });
+            let changed = changed(&|site| site > Site::Pre && site < Site::Mid);
+            from = self.node(Op::Attention { from, layer, changed });
         }
+        from = self.change(from, layer, changed(&|site| site == Site::Mid));
         if *part != Part::Attention {
-            from = self.node(Op::Mlp { from, layer: *layer });
+            let changed = changed(&|site| site > Site::Mid && site < Site::Post);
+            from = self.node(Op::Mlp { from, layer, changed });
         }
-        from
+        self.change(from, layer, changed(&|site| site == Site::Post))
+    }
+
+    fn change(&mut self, from: NodeId, layer: usize, changed: Changed) -> NodeId {
+        match changed.modifiers.is_empty() {
+            true => from,
+            false => self.node(Op::Change { from, layer, changed }),
+        }
     }
 }
 
-/// Divides attention halves of one state and layer that differ in their zeroed heads.
+/// Divides attention halves of one state and layer that are the same up to the heads' outputs.
 fn share_heads(nodes: Vec<Op>, ends: Vec<NodeId>) -> Graph {
-    let mut times: HashMap<(NodeId, usize), usize> = HashMap::new();
-    for op in &nodes {
-        if let Op::Attention { from, layer, .. } = op {
-            *times.entry((*from, *layer)).or_default() += 1;
-        }
-    }
+    let early = |op: &Op| match op {
+        Op::Attention { from, layer, changed } => Some((*from, *layer, changed.at_heads().0)),
+        _ => None,
+    };
+    let mut times: HashMap<(NodeId, usize, Changed), usize> = HashMap::new();
+    nodes.iter().filter_map(early).for_each(|key| *times.entry(key).or_default() += 1);
     let mut graph = Graph { nodes: Vec::with_capacity(nodes.len()), ends };
     let mut renamed: Vec<NodeId> = Vec::with_capacity(nodes.len());
-    let mut heads: HashMap<(NodeId, usize), NodeId> = HashMap::new();
+    let mut heads: HashMap<(NodeId, usize, Changed), NodeId> = HashMap::new();
     for op in nodes {
-        let shared = match &op {
-            Op::Attention { from, layer, .. } if times[&(*from, *layer)] > 1 => Some((*from, *layer)),
-            _ => None,
-        };
+        let shared = early(&op).filter(|key| times[key] > 1);
         let name = |id: &NodeId| renamed[*id as usize];
         let op = match op {
             Op::Embed => Op::Embed,
-            Op::Attention { from, layer, zero_heads } => match shared {
-                None => Op::Attention { from: name(&from), layer, zero_heads },
+            Op::Attention { from, layer, changed } => match shared {
+                None => Op::Attention { from: name(&from), layer, changed },
                 Some(key) => {
                     let from = name(&from);
+                    let (before, behind) = changed.at_heads();
                     let heads = *heads.entry(key).or_insert_with(|| {
-                        graph.nodes.push(Op::Heads { from, layer });
+                        graph.nodes.push(Op::Heads { from, layer, changed: before });
                         (graph.nodes.len() - 1) as NodeId
                     });
-                    Op::Projection { from, heads, layer, zero_heads }
+                    Op::Projection { from, heads, layer, changed: behind }
                 }
             },
-            Op::Mlp { from, layer } => Op::Mlp { from: name(&from), layer },
+            Op::Mlp { from, layer, changed } => Op::Mlp { from: name(&from), layer, changed },
+            Op::Change { from, layer, changed } => Op::Change { from: name(&from), layer, changed },
             Op::Mean { from } => Op::Mean { from: from.iter().map(name).collect() },
             Op::Heads { .. } | Op::Projection { .. } => unreachable!("only made here"),
         };
@@ -160,7 +227,7 @@ mod tests {
     use crate::plan::{PlanExpr, PlanShape};
 
     fn graph(plans: &[&str]) -> Graph {
-        let shape = PlanShape { n_layer: 12, n_head: 12 };
+        let shape = PlanShape::gpt2(12, 12);
         let plans: Vec<Plan> =
             plans.iter().map(|text| text.parse::<PlanExpr>().unwrap().resolve(&shape).unwrap()).collect();
         Graph::new(&plans)

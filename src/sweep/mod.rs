@@ -23,12 +23,13 @@ mod tally;
 mod tests;
 
 pub use cost::{BlockEvaluations, SweepCost};
+pub(crate) use results::hex;
 pub use results::{ExampleDigest, Results, ResultsError, Saved};
 pub use row::Row;
 pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};
 pub use tally::{Estimate, Summary, Tally};
 
-use crate::forward::{Batch, Chunk, ForwardError, Precision, Session, Target};
+use crate::forward::{Batch, Chunk, ForwardError, Precision, References, Session, Target};
 use crate::model::Model;
 use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
@@ -40,7 +41,7 @@ use std::ops::{ControlFlow, Range};
 use thiserror::Error;
 
 /// An example: tokens, some of which are predicted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// Its number, by which rows name it.
     pub number: u64,
@@ -48,6 +49,15 @@ pub struct Example {
     pub ids: Vec<u32>,
     /// Those whose predictions are scored: never the first, which nothing precedes.
     pub scored: Range<usize>,
+    /// What plans' modifiers find by name.
+    pub references: References,
+}
+
+impl Example {
+    /// Without references.
+    pub fn new(number: u64, ids: Vec<u32>, scored: Range<usize>) -> Example {
+        Example { number, ids, scored, references: References::default() }
+    }
 }
 
 /// What a sweep is to do besides.
@@ -302,6 +312,10 @@ impl Sweep {
         tell: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, SweepError> {
         let chunk = chunk_of(session.model(), examples)?;
+        for plan in &self.plans {
+            let number = examples[0].number;
+            chunk.check_plan(session.model(), plan).map_err(|source| SweepError::Example { number, source })?;
+        }
         let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
         let mut plans_at: HashMap<NodeId, Vec<usize>> = HashMap::new();
         for (end, &name) in self.graph.ends.iter().zip(names) {
@@ -349,7 +363,8 @@ impl Sweep {
         for example in examples {
             // The same checks as those of a chunk.
             chunk_of(session.model(), std::slice::from_ref(example))?;
-            let batch = Batch::new([&example.ids[..example.scored.end - 1]]);
+            let batch =
+                Batch::new([&example.ids[..example.scored.end - 1]]).with_references([example.references.clone()]);
             let targets: Vec<Target> =
                 example.scored.clone().map(|i| Target { row: i - 1, id: example.ids[i] }).collect();
             for &plan in plans {
@@ -365,12 +380,13 @@ impl Sweep {
 }
 
 fn chunk_of(model: &Model, examples: &[Example]) -> Result<Chunk, SweepError> {
-    for Example { number, ids, scored } in examples {
+    for Example { number, ids, scored, .. } in examples {
         if scored.start == 0 || scored.is_empty() || scored.end > ids.len() {
             return Err(SweepError::Scored { number: *number, scored: scored.clone(), tokens: ids.len() });
         }
         let alone = Chunk::new([(&ids[..], scored.clone())]);
         alone.check(model).map_err(|source| SweepError::Example { number: *number, source })?;
     }
-    Ok(Chunk::new(examples.iter().map(|example| (&example.ids[..], example.scored.clone()))))
+    let chunk = Chunk::new(examples.iter().map(|example| (&example.ids[..], example.scored.clone())));
+    Ok(chunk.with_references(examples.iter().map(|example| example.references.clone())))
 }

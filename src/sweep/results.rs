@@ -87,6 +87,7 @@ impl ExampleDigest {
             hash.update((number as u64).to_le_bytes());
         }
         example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        example.references.digest().iter().for_each(|references| hash.update(references));
         let hash: [u8; 32] = hash.finalize().into();
         ExampleDigest(std::array::from_fn(|i| hash[i]))
     }
@@ -323,7 +324,7 @@ fn checksum(text: &[u8]) -> String {
     hex(&Sha256::digest(text)[..4])
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -333,7 +334,7 @@ mod tests {
     use std::fs;
 
     fn example(number: u64) -> Example {
-        Example { number, ids: vec![1, 2, number as u32], scored: 1..3 }
+        Example::new(number, vec![1, 2, number as u32], 1..3)
     }
 
     fn row(plan: usize, example: u64) -> Row {

@@ -5,7 +5,8 @@ use super::cost::{scored_flop, work_flop};
 use super::graph::{NodeId, ROOT};
 use super::row::Row;
 use super::schedule::{Job, Jobs, Schedule, Size, Work};
-use crate::forward::{Chunk, Rows, Session, State};
+use crate::forward::{Changed, Chunk, Rows, Session, State};
+use crate::plan::Site;
 use lesion_kernels::{Against, Floats};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -117,6 +118,7 @@ impl<'a> Run<'a> {
                 }
                 match batch.work {
                     Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
+                    Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
                     Work::Pass(_) => self.pass(batch.work, jobs),
                 }
                 let flop = jobs.len() as u64 * work_flop(self.session.model().config(), self.chunk, batch.work);
@@ -147,7 +149,7 @@ impl<'a> Run<'a> {
             .map(|job| State {
                 hidden: self.slot(job.from[0]),
                 heads: job.heads.map(|heads| self.slot(heads)),
-                zero_heads: &job.zero_heads,
+                changed: changed(job),
             })
             .collect();
         // What only a plan's end needs goes straight to the rows that wait for their unembedding.
@@ -173,32 +175,48 @@ impl<'a> Run<'a> {
 
     /// The mean of states, summed in their order.
     fn mean(&mut self, job: &Job, rows: Rows) {
-        let len = self.size.of(rows) * self.width;
-        let slab = &self.memory.slab;
-        let mut sum = vec![0.0_f32; len];
+        let mut sum = vec![0.0_f32; self.size.of(rows) * self.width];
         for &from in &job.from {
-            let from = self.slot(from);
-            if from.len() == len {
-                sum.iter_mut().zip(&slab[from]).for_each(|(sum, h)| *sum += h);
-            } else {
-                let mut sum = sum.iter_mut();
-                for range in self.chunk.scored_ranges() {
-                    let rows = &slab[from.start + range.start * self.width..from.start + range.end * self.width];
-                    rows.iter().zip(&mut sum).for_each(|(h, sum)| *sum += h);
-                }
-            }
+            let mut sum = sum.iter_mut();
+            self.rows_of(from, rows).iter().copied().flatten().zip(&mut sum).for_each(|(h, sum)| *sum += h);
         }
         let n = job.from.len() as f32;
         sum.iter_mut().for_each(|sum| *sum /= n);
+        self.keep(job, &sum);
+    }
+
+    /// What modifiers make of a state.
+    fn change(&mut self, job: &Job, rows: Rows) {
+        let mut state = self.rows_of(job.from[0], rows).concat();
+        let sites: &[Site] = &[Site::Pre, Site::Mid, Site::Post];
+        for &site in sites {
+            self.session.change_state(self.chunk, rows, job.layer, site, changed(job), &mut state);
+        }
+        self.keep(job, &state);
+    }
+
+    /// The rows of a state that are wanted: all that it has, or the scored ones among them.
+    fn rows_of(&self, node: NodeId, rows: Rows) -> Vec<&[f32]> {
+        let (from, slab) = (self.slot(node), &self.memory.slab);
+        if from.len() == self.size.of(rows) * self.width {
+            return vec![&slab[from]];
+        }
+        let elements =
+            |range: std::ops::Range<usize>| from.start + range.start * self.width..from.start + range.end * self.width;
+        self.chunk.scored_ranges().map(|range| &slab[elements(range)]).collect()
+    }
+
+    /// Puts what a job gives where it belongs.
+    fn keep(&mut self, job: &Job, state: &[f32]) {
         if job.stored {
             let to = self.slot(job.to);
-            self.memory.slab[to].copy_from_slice(&sum);
+            self.memory.slab[to].copy_from_slice(state);
             if self.is_wanted(job.to) {
                 self.finish_stored(job.to);
             }
         } else {
-            let to = self.finals_offset() + self.finals.waiting.len() * len;
-            self.memory.finals[to..to + len].copy_from_slice(&sum);
+            let to = self.finals_offset() + self.finals.waiting.len() * state.len();
+            self.memory.finals[to..to + state.len()].copy_from_slice(state);
             self.finals.waiting.push(job.to);
         }
     }
@@ -283,4 +301,9 @@ impl<'a> Run<'a> {
         tell(Told::Rows(&finals.rows))?;
         tell(Told::Flop(flop))
     }
+}
+
+/// What changes in a job.
+fn changed(job: &Job) -> Changed<'_> {
+    Changed { modifiers: &job.changed.modifiers, occurrence: job.changed.occurrence.unwrap_or(0) }
 }

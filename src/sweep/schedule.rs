@@ -14,7 +14,7 @@
 //! Memory is counted in slots, each of which holds a state of whole sequences. A batch's inputs are copied to the workspace
 //! before its outputs are stored, so that the last use of a state makes room for what becomes of it.
 
-use super::graph::{Graph, NodeId, Op, ROOT};
+use super::graph::{Changed, Graph, NodeId, Op, ROOT};
 use crate::forward::{Attention, Passage, Rows};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -26,6 +26,8 @@ pub(super) enum Work {
     Pass(Passage),
     /// The mean of the ends of a group's branches.
     Mean(Rows),
+    /// What modifiers do to the residual stream.
+    Change(Rows),
 }
 
 /// A unit of work: what a state, or several, become.
@@ -36,8 +38,10 @@ pub(super) struct Job {
     pub(super) from: Vec<NodeId>,
     /// The heads' outputs, where it begins with them.
     pub(super) heads: Option<NodeId>,
-    /// Heads that are zeroed.
-    pub(super) zero_heads: Vec<usize>,
+    /// The layer.
+    pub(super) layer: usize,
+    /// What changes.
+    pub(super) changed: Changed,
     /// What it gives.
     pub(super) to: NodeId,
     /// Whether other jobs need that.
@@ -79,53 +83,65 @@ impl Jobs {
         rows[ROOT as usize] = Rows::All;
         for id in (0..nodes.len()).rev() {
             let attends = |c: &usize| matches!(nodes[*c], Op::Attention { .. } | Op::Heads { .. });
-            if consumers[id].iter().any(|c| attends(c) || rows[*c] == Rows::All) {
+            let is_whole = match &nodes[id] {
+                Op::Attention { changed, .. } | Op::Heads { changed, .. } => changed.takes_all_rows(),
+                _ => false,
+            };
+            if is_whole || consumers[id].iter().any(|c| attends(c) || rows[*c] == Rows::All) {
                 rows[id] = Rows::All;
             }
         }
 
         // An attention half that only the MLP half of its layer needs becomes one job with it.
-        let layer_of = |id: usize| match &nodes[id] {
-            Op::Attention { layer, .. } | Op::Projection { layer, .. } => Some(*layer),
+        let joined = |id: usize| match (&nodes[id], &consumers[id][..]) {
+            (Op::Attention { layer, changed, .. } | Op::Projection { layer, changed, .. }, &[only])
+                if !ends[id] && rows[id] == rows[only] =>
+            {
+                match &nodes[only] {
+                    Op::Mlp { layer: same, changed: behind, .. } if layer == same => {
+                        Some((only, changed.joined(behind)?))
+                    }
+                    _ => None,
+                }
+            }
             _ => None,
         };
-        let joined = |id: usize| match consumers[id][..] {
-            [only] if !ends[id] => match nodes[only] {
-                Op::Mlp { layer, .. } if layer_of(id) == Some(layer) => Some(only),
-                _ => None,
-            },
-            _ => None,
-        };
+        let joined: Vec<Option<(usize, Changed)>> = (0..nodes.len()).map(joined).collect();
 
         let mut jobs =
             Jobs { jobs: Vec::new(), users: vec![Vec::new(); nodes.len()], giver: vec![None; nodes.len()], rows };
         for id in 1..nodes.len() {
-            if joined(id).is_some() {
+            if joined[id].is_some() {
                 continue;
             }
             // An MLP half takes the attention half before it along.
-            let (op, mlp) = match &nodes[id] {
-                Op::Mlp { from, .. } if joined(*from as usize) == Some(id) => (&nodes[*from as usize], true),
-                op => (op, false),
+            let before = match &nodes[id] {
+                Op::Mlp { from, .. } => joined[*from as usize].as_ref().map(|(_, changed)| (*from, changed)),
+                _ => None,
             };
+            let (op, mlp) = before.map_or((&nodes[id], false), |(from, _)| (&nodes[from as usize], true));
             let rows = jobs.rows[id];
             let passage = |layer, attention, mlp| Work::Pass(Passage { layer, attention, mlp, rows });
-            let (work, from, heads, zero_heads) = match op {
-                Op::Attention { from, layer, zero_heads } => {
-                    (passage(*layer, Attention::Whole, mlp), vec![*from], None, zero_heads.clone())
+            let (work, from, heads, layer, changed) = match op {
+                Op::Attention { from, layer, changed } => {
+                    (passage(*layer, Attention::Whole, mlp), vec![*from], None, *layer, changed.clone())
                 }
-                Op::Heads { from, layer } => {
-                    (passage(*layer, Attention::ToHeads, false), vec![*from], None, Vec::new())
+                Op::Heads { from, layer, changed } => {
+                    (passage(*layer, Attention::ToHeads, false), vec![*from], None, *layer, changed.clone())
                 }
-                Op::Projection { from, heads, layer, zero_heads } => {
-                    (passage(*layer, Attention::FromHeads, mlp), vec![*from], Some(*heads), zero_heads.clone())
+                Op::Projection { from, heads, layer, changed } => {
+                    (passage(*layer, Attention::FromHeads, mlp), vec![*from], Some(*heads), *layer, changed.clone())
                 }
-                Op::Mlp { from, layer } => (passage(*layer, Attention::None, true), vec![*from], None, Vec::new()),
-                Op::Mean { from } => (Work::Mean(rows), from.clone(), None, Vec::new()),
+                Op::Mlp { from, layer, changed } => {
+                    (passage(*layer, Attention::None, true), vec![*from], None, *layer, changed.clone())
+                }
+                Op::Change { from, layer, changed } => (Work::Change(rows), vec![*from], None, *layer, changed.clone()),
+                Op::Mean { from } => (Work::Mean(rows), from.clone(), None, 0, Changed::default()),
                 Op::Embed => unreachable!("only the root is an embedding"),
             };
+            let changed = before.map_or(changed, |(_, both)| both.clone());
             let stored = !consumers[id].is_empty();
-            jobs.push(Job { work, from, heads, zero_heads, to: id as NodeId, stored, depth: 0 });
+            jobs.push(Job { work, from, heads, layer, changed, to: id as NodeId, stored, depth: 0 });
         }
         jobs
     }
@@ -369,7 +385,7 @@ impl<'a> Planner<'a> {
     /// How many jobs of this work a batch may hold.
     fn capacity(&self, work: Work) -> usize {
         let rows = match work {
-            Work::Mean(_) => return 1,
+            Work::Mean(_) | Work::Change(_) => return 1,
             Work::Pass(Passage { attention: Attention::Whole | Attention::ToHeads, .. }) => self.size.all,
             Work::Pass(Passage { rows, .. }) => self.size.of(rows),
         };

@@ -53,10 +53,8 @@ fn examples() -> Vec<Example> {
     let scored = [(20, 1..20), (7, 5..7), (33, 30..33), (5, 1..3), (16, 15..16), (2, 1..2), (90, 40..60), (12, 10..12)];
     let ids =
         |number: usize, tokens: usize| (0..tokens).map(|i| ((i * 37 + number * 101 + 5) % 2_000) as u32).collect();
-    let example = |(number, (tokens, scored)): (usize, (usize, Range<usize>))| Example {
-        number: number as u64 * 3,
-        ids: ids(number, tokens),
-        scored,
+    let example = |(number, (tokens, scored)): (usize, (usize, Range<usize>))| {
+        Example::new(number as u64 * 3, ids(number, tokens), scored)
     };
     scored.into_iter().enumerate().map(example).collect()
 }
@@ -243,7 +241,7 @@ fn what_does_not_fit_is_refused() {
         let sweep = Sweep::new(family("subsets 0..4"), &shape(), options(memory)).unwrap();
         sweep.run(session, [example], &|_, _| false, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string()
     };
-    let example = |ids: Vec<u32>, scored: Range<usize>| Example { number: 7, ids, scored };
+    let example = |ids: Vec<u32>, scored: Range<usize>| Example::new(7, ids, scored);
     assert_eq!(
         refused(&mut session, example(vec![1; 300], 1..300), 64 << 20),
         "example 7: sequence 0 has 299 tokens, the model's context is 256"

@@ -20,7 +20,7 @@ fn json_has_the_agreed_fields() {
     let plan = object(&["plan", "--json", "0..7,7[zero h3 h5],8m"]);
     assert_eq!(fields(&plan), ["cost_blocks", "expression", "n_head", "n_layer", "plan", "schema_version", "steps"]);
     assert_eq!(plan["plan"], "0..7,7[zero h3 h5],8m");
-    assert_eq!(plan["steps"][7], json!({"layer": 7, "zero_heads": [3, 5]}));
+    assert_eq!(plan["steps"][7], json!({"layer": 7, "modifiers": [{"verb": "zero", "site": "z", "units": [3, 5]}]}));
     assert_eq!(plan["steps"][8], json!({"layer": 8, "part": "mlp"}));
     assert!((plan["cost_blocks"].as_f64().unwrap() - (8.0 + 2.0 / 3.0)).abs() < 1e-12);
     assert_eq!(objects(&["plan", "--json", "0..8", "none"]).len(), 2);

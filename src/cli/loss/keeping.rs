@@ -60,7 +60,7 @@ impl<'a> Keeping<'a> {
         let text = text.map(|text| format!("{text}{answer}"));
         let windows = windows.into_iter().filter(|window| !window.scored.is_empty());
         for (index, Window { ids, scored: here }) in windows.enumerate() {
-            let example = Example { number: self.number, ids, scored: here };
+            let example = Example::new(self.number, ids, here);
             let source = Source {
                 task: scored.input.file.clone(),
                 number: index as u64,
@@ -73,7 +73,7 @@ impl<'a> Keeping<'a> {
         self.answer = match &scored.answer {
             None => None,
             Some(answer) => {
-                let example = Example { number: self.number, ids: ids.clone(), scored: answer.span.clone() };
+                let example = Example::new(self.number, ids.clone(), answer.span.clone());
                 let prompt = scored.input.text.clone();
                 self.add(&example, Source { prompt, answer: Some(answer.text.clone()), ..Source::default() })?;
                 Some(example)

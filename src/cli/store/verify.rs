@@ -422,7 +422,7 @@ mod tests {
             vocab_size: 10,
         };
         let setting = Setting { model, arithmetic: arithmetic.to_owned(), numerics_version: 1 };
-        let (plan, example) = (Plan::intact(2), Example { number: 0, ids: vec![1, 2, 3], scored: 1..3 });
+        let (plan, example) = (Plan::intact(2), Example::new(0, vec![1, 2, 3], 1..3));
         let observation = Observation {
             started: String::new(),
             seconds: None,

@@ -205,7 +205,7 @@ impl<'m> Inputs<'m> {
                 Some((ids, scored, text)) => {
                     self.index += 1;
                     self.number += 1;
-                    let example = Example { number, ids, scored };
+                    let example = Example::new(number, ids, scored);
                     self.hash.update(format!("{:?}", ExampleDigest::of(&example)));
                     return Ok(Some(Placed { group: self.source, index, text, example }));
                 }

@@ -137,7 +137,7 @@ fn family_failure(error: &FamilyError) -> Failure {
 mod tests {
     use super::*;
 
-    const SHAPE: PlanShape = PlanShape { n_layer: 4, n_head: 2 };
+    const SHAPE: PlanShape = PlanShape::gpt2(4, 2);
 
     fn resolved(families: &[&str], plans: &[&str], file: &str) -> Result<Plans> {
         let parsed = Parsed {

@@ -63,7 +63,7 @@ fn measured(session: &mut Session, task: &Task, bos: bool) -> Result<IntactScore
         for question in task.question(number).into_iter().chain(task.alternatives(number)) {
             let answered = encoded(&model, bos, &question)
                 .map_err(|failure| failure.about(&format!("task {}, example {number}", task.name.escape_debug())))?;
-            examples.push(Example { number: examples.len() as u64, ids: answered.ids, scored: answered.answer });
+            examples.push(Example::new(examples.len() as u64, answered.ids, answered.answer));
         }
     }
     starts.push(examples.len());

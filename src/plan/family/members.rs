@@ -2,7 +2,7 @@
 
 use super::{Family, FamilyError, FamilyProblem, Kind, MAX_FAMILY_EXECUTIONS, Member};
 use crate::plan::edits::shuffled;
-use crate::plan::{Execution, Part, Plan, PlanShape, Step};
+use crate::plan::{Execution, Modifier, Part, Plan, PlanShape, Step};
 use std::ops::Range;
 
 impl Family {
@@ -72,7 +72,7 @@ impl Family {
             }),
             Kind::ZeroHead => window.clone().try_for_each(|layer| {
                 (0..shape.n_head).try_for_each(|head| {
-                    let zeroed = Execution { zero_heads: vec![head], ..Execution::block(layer) };
+                    let zeroed = Execution { modifiers: vec![Modifier::zero_heads([head])], ..Execution::block(layer) };
                     list.replaced(layer, zeroed, &[layer, head])
                 })
             }),

@@ -60,7 +60,7 @@ pub const MAX_FAMILY_EXECUTIONS: u128 = 1 << 23;
 /// use lesion::plan::{Family, PlanShape};
 ///
 /// let family: Family = "repeat-one x2..4".parse()?;
-/// let shape = PlanShape { n_layer: 12, n_head: 12 };
+/// let shape = PlanShape::gpt2(12, 12);
 /// assert_eq!(family.count(&shape)?, 24);
 /// let members = family.members(&shape)?;
 /// assert_eq!(members[1].plan.to_string(), "0*3,1..12");

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::PlanExpr;
 
-const SHAPE: PlanShape = PlanShape { n_layer: 6, n_head: 3 };
+const SHAPE: PlanShape = PlanShape::gpt2(6, 3);
 
 fn members(text: &str) -> Vec<Member> {
     text.parse::<Family>().unwrap().members(&SHAPE).unwrap()
@@ -124,11 +124,11 @@ fn huge_families_are_counted_and_refused() {
         let family: Family = text.parse().unwrap();
         (family.count(shape).unwrap(), family.members(shape).unwrap_err().problem)
     };
-    let deep = PlanShape { n_layer: 48, n_head: 25 };
+    let deep = PlanShape::gpt2(48, 25);
     assert_eq!(refused("subsets", &deep), (1 << 48, FamilyProblem::TooMany { count: 1 << 48 }));
     assert_eq!(refused("shuffle-window seeds 0..1000000000000", &SHAPE).0, 1_000_000_000_000);
     assert_eq!(refused("permutations 0..48", &deep).0, u128::MAX);
-    assert_eq!(refused("subsets", &PlanShape { n_layer: 200, n_head: 1 }).0, u128::MAX);
+    assert_eq!(refused("subsets", &PlanShape::gpt2(200, 1)).0, u128::MAX);
     assert_eq!(refused("repeat-one x1000000000000", &SHAPE), (6, FamilyProblem::TooLarge));
     assert_eq!(refused("looped-parallel x70000", &SHAPE).1, FamilyProblem::TooLarge);
 }

@@ -9,8 +9,8 @@ use super::PictureStyle;
 pub(super) struct Tally {
     /// By layer: executions of its attention half and of its MLP half. (Layers past the model's have entries too.)
     runs: BTreeMap<usize, [usize; 2]>,
-    /// Layers by the heads zeroed in them.
-    zeroed: BTreeMap<Vec<usize>, Vec<usize>>,
+    /// Layers by what is changed inside them.
+    changed: BTreeMap<String, Vec<usize>>,
     pub(super) moved: Vec<bool>,
     n_layer: usize,
 }
@@ -18,19 +18,19 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(plan: &Plan, n_layer: usize) -> Tally {
         let mut runs: BTreeMap<usize, [usize; 2]> = (0..n_layer).map(|layer| (layer, [0, 0])).collect();
-        let mut zeroed: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
-        for Execution { layer, part, zero_heads } in plan.executions().map(|placed| placed.execution) {
+        let mut changed: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for Execution { layer, part, modifiers } in plan.executions().map(|placed| placed.execution) {
             let runs = runs.entry(*layer).or_default();
             (0..2).for_each(|half| runs[half] += usize::from(part.halves()[half]));
-            if !zero_heads.is_empty() {
-                zeroed.entry(zero_heads.clone()).or_default().push(*layer);
+            for modifier in modifiers {
+                changed.entry(modifier.to_string()).or_default().push(*layer);
             }
         }
-        zeroed.values_mut().for_each(|layers| {
+        changed.values_mut().for_each(|layers| {
             layers.sort_unstable();
             layers.dedup();
         });
-        Tally { runs, zeroed, moved: vec![false; n_layer], n_layer }
+        Tally { runs, changed, moved: vec![false; n_layer], n_layer }
     }
 
     pub(super) fn legend(&self, grouped: bool, style: PictureStyle, lines: &mut Vec<String>) {
@@ -45,17 +45,14 @@ impl Tally {
             ranges(layers).into_iter().map(move |range| format!("{range}{}{times}", style.times()))
         });
         let moved: Vec<usize> = (0..self.n_layer).filter(|layer| self.moved[*layer]).collect();
-        let zeroed = self.zeroed.iter().map(|(heads, layers)| {
-            let heads: Vec<String> = heads.iter().map(|head| format!("h{head}")).collect();
-            format!("{} in {}", heads.join(" "), ranges(layers).join(" "))
-        });
+        let changed = self.changed.iter().map(|(text, layers)| format!("{text} in {}", ranges(layers).join(" ")));
         let entries: [(String, &str, Vec<String>); 7] = [
             (style.skipped().to_string(), "skipped", ranges(&layers(&|runs| *runs == [0, 0]))),
             ("+".to_owned(), "repeated", repeated.collect()),
             ("~".to_owned(), "moved", ranges(&moved)),
             ("a".to_owned(), "attention only", ranges(&layers(&|[attention, mlp]| *attention > 0 && *mlp == 0))),
             ("m".to_owned(), "MLP only", ranges(&layers(&|[attention, mlp]| *attention == 0 && *mlp > 0))),
-            ("z".to_owned(), "zeroed", zeroed.collect()),
+            ("!".to_owned(), "changed", changed.collect()),
             ("(|)".to_owned(), "side by side, their updates averaged", Vec::new()),
         ];
         let start = lines.len();

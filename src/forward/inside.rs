@@ -1,0 +1,101 @@
+//! Inside the attention and the LayerNorms of a pass, for modifiers and watchers alone: rows and heads that nobody asks for
+//! are left to the kernels.
+
+use super::modify::{Changes, Place, View, scaled};
+use super::pass::Pass;
+use super::watch::Seen;
+use crate::model::LayerNorm;
+use crate::plan::Site;
+
+impl Pass<'_, '_, '_> {
+    /// Where a LayerNorm's scale is frozen or watched: normal holds what the kernel made.
+    pub(super) fn frozen_norm(&mut self, norm: &LayerNorm, site: Site, layer: usize, changes: &[Changes<'_>]) {
+        let width = self.config.n_embd;
+        let mut scales = Vec::new();
+        for changes in changes {
+            for place in changes.places() {
+                let row = place.row * width..(place.row + 1) * width;
+                let x = &self.work.hidden[row.clone()];
+                let frozen = changes.scale(site, &place);
+                if let Some(scale) = frozen {
+                    scaled(x, &norm.weight, &norm.bias, scale, &mut self.work.normal[row]);
+                }
+                scales.push(frozen.unwrap_or_else(|| scale_of(x, self.config.layer_norm_epsilon)));
+            }
+        }
+        if self.watches(site)
+            && let Some(watch) = &mut self.watch
+        {
+            watch.show((self.executions, layer, site), &View::rows(&mut scales, 1, 1));
+        }
+    }
+
+    /// Where attention patterns are changed or watched: z holds what the kernel made, queries, keys and values are in wide.
+    pub(super) fn patterns(&mut self, layer: usize, changes: &[Changes<'_>]) {
+        if !self.concerns(Site::Pattern, changes) {
+            return;
+        }
+        let watched = self.watches(Site::Pattern);
+        for changes in changes {
+            for place in changes.places() {
+                let tokens = changes.spans[place.sequence].past + changes.spans[place.sequence].rows;
+                let mut seen = vec![0.0; if watched { self.config.n_head * tokens } else { 0 }];
+                for head in 0..self.config.n_head {
+                    let changed = changes.touch_pattern(head, place.position);
+                    if watched || changed {
+                        let pattern = changes.pattern(self.scores(layer, head, &place), head, &place);
+                        if changed {
+                            self.weigh(head, &place, &pattern);
+                        }
+                        if watched {
+                            let to = &mut seen[head * tokens..][..pattern.len()];
+                            to.iter_mut().zip(&pattern).for_each(|(to, p)| *to = *p as f32);
+                        }
+                    }
+                }
+                if watched && let Some(watch) = &mut self.watch {
+                    (watch.see)(Seen {
+                        execution: self.executions,
+                        layer,
+                        site: Site::Pattern,
+                        rows: place.row..place.row + 1,
+                        width: seen.len(),
+                        values: &seen,
+                    });
+                }
+            }
+        }
+    }
+
+    /// `scale · q kᵀ` of one query and head over the keys up to it.
+    fn scores(&self, layer: usize, head: usize, place: &Place) -> Vec<f64> {
+        let (width, dim) = (self.config.n_embd, self.config.head_dim());
+        let scale = self.config.attention_scale(layer);
+        let wide = &self.work.wide;
+        let q = &wide[place.row * 3 * width + head * dim..][..dim];
+        let first = place.row - place.position;
+        let key = |row: usize| &wide[row * 3 * width + width + head * dim..][..dim];
+        let product = |k: &[f32]| q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
+        (first..=place.row).map(|row| scale * product(key(row))).collect()
+    }
+
+    /// `z = pattern · v` of one query and head.
+    fn weigh(&mut self, head: usize, place: &Place, pattern: &[f64]) {
+        let (width, dim) = (self.config.n_embd, self.config.head_dim());
+        let first = place.row - place.position;
+        let mut z = vec![0.0_f64; dim];
+        for (row, p) in (first..).zip(pattern) {
+            let v = &self.work.wide[row * 3 * width + 2 * width + head * dim..][..dim];
+            z.iter_mut().zip(v).for_each(|(z, v)| *z += p * f64::from(*v));
+        }
+        let to = &mut self.work.normal[place.row * width + head * dim..][..dim];
+        to.iter_mut().zip(z).for_each(|(to, z)| *to = z as f32);
+    }
+}
+
+/// What a LayerNorm divides a row by: `√(variance + ε)`.
+pub(super) fn scale_of<T: Copy + Into<f64>>(x: &[T], epsilon: f64) -> f64 {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| x.into()).sum::<f64>() / n;
+    (x.iter().map(|&x| (x.into() - mean).powi(2)).sum::<f64>() / n + epsilon).sqrt()
+}
