@@ -230,11 +230,12 @@ impl<'a> Pass<'a> {
         for place in changes.places() {
             let row = place.row * width..(place.row + 1) * width;
             let x = &self.hidden[row.clone()];
-            let frozen = changes.scale(site, &place);
+            let own = scale_of(x, self.config.layer_norm_epsilon);
+            let frozen = changes.scale(site, &place).filter(|scale| *scale != f64::from(own as f32));
             if let Some(scale) = frozen {
                 scaled(x, &norm.weight, &norm.bias, scale, &mut normal[row]);
             }
-            scales.push(frozen.unwrap_or_else(|| scale_of(x, self.config.layer_norm_epsilon)));
+            scales.push(frozen.unwrap_or(own));
         }
         if self.watches(site)
             && let Some(watch) = &mut self.watch

@@ -6,9 +6,11 @@ use super::pass::Pass;
 use super::watch::Seen;
 use crate::model::LayerNorm;
 use crate::plan::Site;
+use lesion_kernels::reference::softmax;
 
 impl Pass<'_, '_, '_> {
-    /// Where a LayerNorm's scale is frozen or watched: normal holds what the kernel made.
+    /// Where a LayerNorm's scale is frozen or watched: normal holds what the kernel made, which stays where the scale is the
+    /// row's own.
     pub(super) fn frozen_norm(&mut self, norm: &LayerNorm, site: Site, layer: usize, changes: &[Changes<'_>]) {
         let width = self.config.n_embd;
         let mut scales = Vec::new();
@@ -16,11 +18,12 @@ impl Pass<'_, '_, '_> {
             for place in changes.places() {
                 let row = place.row * width..(place.row + 1) * width;
                 let x = &self.work.hidden[row.clone()];
-                let frozen = changes.scale(site, &place);
+                let own = scale_of(x, self.config.layer_norm_epsilon);
+                let frozen = changes.scale(site, &place).filter(|scale| *scale != f64::from(own as f32));
                 if let Some(scale) = frozen {
                     scaled(x, &norm.weight, &norm.bias, scale, &mut self.work.normal[row]);
                 }
-                scales.push(frozen.unwrap_or_else(|| scale_of(x, self.config.layer_norm_epsilon)));
+                scales.push(frozen.unwrap_or(own));
             }
         }
         if self.watches(site)
@@ -30,7 +33,8 @@ impl Pass<'_, '_, '_> {
         }
     }
 
-    /// Where attention patterns are changed or watched: z holds what the kernel made, queries, keys and values are in wide.
+    /// Where attention patterns are changed or watched: z holds what the kernel made, which stays where the pattern is the
+    /// query's own; queries, keys and values are in wide.
     pub(super) fn patterns(&mut self, layer: usize, changes: &[Changes<'_>]) {
         if !self.concerns(Site::Pattern, changes) {
             return;
@@ -41,16 +45,10 @@ impl Pass<'_, '_, '_> {
                 let tokens = changes.spans[place.sequence].past + changes.spans[place.sequence].rows;
                 let mut seen = vec![0.0; if watched { self.config.n_head * tokens } else { 0 }];
                 for head in 0..self.config.n_head {
-                    let changed = changes.touch_pattern(head, place.position);
-                    if watched || changed {
-                        let pattern = changes.pattern(self.scores(layer, head, &place), head, &place);
-                        if changed {
-                            self.weigh(head, &place, &pattern);
-                        }
-                        if watched {
-                            let to = &mut seen[head * tokens..][..pattern.len()];
-                            to.iter_mut().zip(&pattern).for_each(|(to, p)| *to = *p as f32);
-                        }
+                    if watched || changes.touch_pattern(head, place.position) {
+                        let pattern = self.pattern(layer, head, changes, &place);
+                        let to = seen.iter_mut().skip(head * tokens);
+                        to.zip(&pattern).for_each(|(to, p)| *to = *p as f32);
                     }
                 }
                 if watched && let Some(watch) = &mut self.watch {
@@ -65,6 +63,21 @@ impl Pass<'_, '_, '_> {
                 }
             }
         }
+    }
+
+    /// The pattern of one query and head, behind what modifiers did to it, and z by it.
+    fn pattern(&mut self, layer: usize, head: usize, changes: &Changes<'_>, place: &Place) -> Vec<f64> {
+        let scores = self.scores(layer, head, place);
+        let own = softmax(&scores);
+        if !changes.touch_pattern(head, place.position) {
+            return own;
+        }
+        let pattern = changes.pattern(scores, head, place);
+        // A watcher saw its own in f32.
+        if !own.iter().zip(&pattern).all(|(own, p)| own == p || f64::from(*own as f32) == *p) {
+            self.weigh(head, place, &pattern);
+        }
+        pattern
     }
 
     /// `scale · q kᵀ` of one query and head over the keys up to it.

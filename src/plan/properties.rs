@@ -136,7 +136,7 @@ proptest! {
         prop_assert!(picture.lines().all(|line| line.chars().count() <= width), "{}", picture);
         let numbers = |row: &str| -> Vec<usize> {
             let rows = picture.lines().filter_map(|line| line.strip_prefix(row));
-            let cells = rows.flat_map(|row| row.split([' ', '(', '|', ')', 'a', 'm', 'z']));
+            let cells = rows.flat_map(|row| row.split([' ', '(', '|', ')', 'a', 'm', '!']));
             cells.filter_map(|cell| cell.split(['×', 'x']).next()?.parse().ok()).collect()
         };
         prop_assert_eq!(numbers("intact "), Vec::from_iter(0..12), "{}", picture);

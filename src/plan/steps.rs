@@ -114,6 +114,17 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// Whether one of its modifiers is such.
+    pub fn any_modifier(&self, is_such: impl Fn(&Modifier) -> bool) -> bool {
+        fn any(steps: &[Step], is_such: &dyn Fn(&Modifier) -> bool) -> bool {
+            steps.iter().any(|step| match step {
+                Step::Block(execution) => execution.modifiers.iter().any(is_such),
+                Step::Group(branches) => branches.iter().any(|branch| any(branch, is_such)),
+            })
+        }
+        any(&self.steps, &is_such)
+    }
+
     /// What one pass over the plan costs.
     pub fn cost(&self) -> Cost {
         self.executions().map(|placed| Cost::of(placed.execution.part)).sum()
