@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::inside::args::{Patch, Trace};
 use super::look::args::{Lens, Tokens};
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Loss(Loss),
     Tokens(Tokens),
     Lens(Lens),
+    Patch(Box<Patch>),
+    Trace(Box<Trace>),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),

@@ -7,6 +7,7 @@ mod chat;
 mod complete;
 mod doctor;
 mod failure;
+mod inside;
 mod keep;
 mod look;
 mod loss;
@@ -54,6 +55,8 @@ fn run(command: Command) -> Result<Exit> {
         Command::Loss(args) => loss::run(&args),
         Command::Tokens(args) => look::tokens::run(&args),
         Command::Lens(args) => look::lens::run(&args),
+        Command::Patch(args) => inside::patch::run(&args),
+        Command::Trace(args) => inside::trace::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),

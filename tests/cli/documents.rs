@@ -34,6 +34,8 @@ fn the_examples_of_every_help_page_run() {
         "complete",
         "loss",
         "chat",
+        "patch",
+        "trace",
         "plan",
         "bench",
         "doctor",
