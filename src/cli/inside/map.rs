@@ -14,7 +14,9 @@ pub(super) struct Map {
     /// Lines above the columns: what they are, and each column's, of [`CELL`] characters at most.
     pub(super) heads: Vec<(String, Vec<String>)>,
     pub(super) cells: Vec<Vec<f64>>,
-    /// Where the colour is full.
+    /// What is neither better nor worse.
+    pub(super) even: f64,
+    /// How far from that the colour is full.
     pub(super) extreme: f64,
 }
 
@@ -35,7 +37,7 @@ pub(super) fn show(output: &mut Output, map: &Map) -> Result<()> {
             let mut line = format!("{name:>label$}");
             for value in &values[block.clone()] {
                 line.push(' ');
-                line.push_str(&output.shaded(&cell(*value), -value, map.extreme));
+                line.push_str(&output.shaded(&cell(*value), map.even - value, map.extreme));
             }
             output.line(line)?;
         }
@@ -43,22 +45,19 @@ pub(super) fn show(output: &mut Output, map: &Map) -> Result<()> {
     Ok(())
 }
 
-/// The cells of the largest sizes, as text: `10 h1 +1.00`.
-pub(super) fn largest(map: &Map, count: usize, column: &dyn Fn(usize) -> String) -> String {
+/// The cells that are furthest from even, as text: `10 h1 +1.00`.
+pub(super) fn furthest(map: &Map, count: usize, column: &dyn Fn(usize) -> String) -> String {
     let mut all: Vec<(usize, usize, f64)> = Vec::new();
     for (r, row) in map.cells.iter().enumerate() {
-        all.extend(row.iter().enumerate().map(|(c, value)| (r, c, *value)).filter(|(_, _, value)| shows(*value)));
+        all.extend(row.iter().enumerate().map(|(c, value)| (r, c, *value)));
     }
+    let away = |value: f64| (value - map.even).abs();
+    all.retain(|&(_, _, value)| value.is_finite() && away(value) >= 0.005);
     // Stable: of equals the first.
-    all.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+    all.sort_by(|a, b| away(b.2).total_cmp(&away(a.2)));
     let named =
         all.iter().take(count).map(|&(r, c, value)| format!("{} {} {}", map.rows[r], column(c), cell(value).trim()));
     named.collect::<Vec<_>>().join(" · ")
-}
-
-/// Whether a cell shows a number that isn't 0.
-fn shows(value: f64) -> bool {
-    value.is_finite() && value.abs() >= 0.005
 }
 
 /// A value as wide as a cell.
@@ -89,13 +88,15 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_are_named() {
+    fn the_furthest_are_named() {
         let map = Map {
             rows: vec!["0".into(), "1".into()],
             heads: vec![],
             cells: vec![vec![0.5, f64::NAN], vec![-2.0, 0.1]],
+            even: 0.0,
             extreme: 1.0,
         };
-        assert_eq!(largest(&map, 2, &|c| format!("h{c}")), "1 h0 -2.00 · 0 h0 +0.50");
+        assert_eq!(furthest(&map, 2, &|c| format!("h{c}")), "1 h0 -2.00 · 0 h0 +0.50");
+        assert_eq!(furthest(&Map { even: 1.0, ..map }, 2, &|c| format!("h{c}")), "1 h0 -2.00 · 1 h1 +0.10");
     }
 }

@@ -287,6 +287,8 @@ fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Nam
         rows: grid.rows.iter().map(|row| row_label(row, &grid.rows)).collect(),
         heads,
         cells: grid.values.iter().map(|row| row.iter().map(|value| grid.score(*value)).collect()).collect(),
+        // The run that is patched.
+        even: if args.reverse { 1.0 } else { 0.0 },
         extreme: 1.0,
     };
     map::show(output, &map)?;
@@ -294,16 +296,7 @@ fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Nam
         true => format!("h{}", grid.columns.start + c),
         false => format!("@{}", grid.columns.start + c),
     };
-    // Patched into the clean run, what matters is what leaves it least like itself.
-    let matters = Map {
-        cells: match args.reverse {
-            true => map.cells.iter().map(|row| row.iter().map(|score| score - 1.0).collect()).collect(),
-            false => map.cells.clone(),
-        },
-        ..map
-    };
-    let said = if args.reverse { "1: the clean run; changed most" } else { "1: the clean run; largest" };
-    output.line(format!("{said}: {}", map::largest(&matters, 4, &column)))?;
+    output.line(format!("{} is the {into} run; furthest from it: {}", map.even, map::furthest(&map, 4, &column)))?;
     let cells: usize = grid.values.iter().map(Vec::len).sum();
     let sequences = if grid.examples == 1 { String::new() } else { format!(", {} sequences each", grid.examples) };
     output.line(format!("{cells} cells{sequences}: {}", cost_text(grid.cost)))

@@ -188,6 +188,7 @@ fn show(output: &mut Output, args: &Trace, trace: &Tracing, found: &Traced, name
             ("layer".to_owned(), columns().map(star).collect()),
             (String::new(), columns().map(|at| names.cell(trace.run.ids[at], CELL).trim_end().to_owned()).collect()),
         ],
+        even: 0.0,
         extreme: sizes.fold(0.0, f64::max),
         cells: effects().collect(),
     };
