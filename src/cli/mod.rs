@@ -14,6 +14,7 @@ mod model;
 mod models;
 mod output;
 mod plan;
+mod references;
 mod report;
 mod resolve;
 mod signals;
@@ -54,6 +55,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Loss(args) => loss::run(&args),
         Command::Tokens(args) => look::tokens::run(&args),
         Command::Lens(args) => look::lens::run(&args),
+        Command::Cache(args) => look::cache::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
