@@ -17,6 +17,7 @@ use super::args::{ExampleArgs, Shard};
 use super::text::TextWindows;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::model::{model_failure, shown_path};
+use crate::cli::output::note;
 use crate::cli::resolve::within_context;
 use crate::cli::tasks::files as task_files;
 use crate::cli::{measure_failure, signals};
@@ -69,6 +70,21 @@ struct Source {
     /// Of its file.
     file: String,
     kind: Kind,
+}
+
+impl Source {
+    /// Says what is certainly not meant, and would show in every number.
+    fn warn(&self) {
+        let Kind::Task(task) = &self.kind else { return };
+        let doubled = |example: &usize| task.question(*example).is_some_and(|question| question.doubles_space());
+        if let Some(first) = (0..task.examples.len()).find(doubled) {
+            let name = self.name.escape_debug();
+            note(format!(
+                "warning: task `{name}`, example {first}: white space on both sides of a join, two spaces where one is meant; \
+                 `lesion tasks check` lists all such"
+            ));
+        }
+    }
 }
 
 enum Kind {
@@ -136,6 +152,7 @@ impl<'m> Inputs<'m> {
         if !wanted.is_empty() {
             sources.retain(|source| wanted.contains(&source.name));
         }
+        sources.iter().for_each(Source::warn);
         let limit = limit.map_or(u64::MAX, u64::from);
         let references = references.read()?;
         let hash = Sha256::new();
