@@ -15,6 +15,7 @@ mod model;
 mod models;
 mod output;
 mod plan;
+mod references;
 mod report;
 mod resolve;
 mod signals;
@@ -57,6 +58,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Lens(args) => look::lens::run(&args),
         Command::Patch(args) => inside::patch::run(&args),
         Command::Trace(args) => inside::trace::run(&args),
+        Command::Cache(args) => look::cache::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),

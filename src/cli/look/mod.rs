@@ -1,6 +1,7 @@
-//! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`).
+//! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`); activations as files (`cache`).
 
 pub(crate) mod args;
+pub(crate) mod cache;
 pub(crate) mod lens;
 pub(crate) mod tokens;
 
