@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
-use super::look::args::{Lens, Tokens};
+use super::look::args::{Attention, Attribute, Lens, Similar, Tokens};
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
@@ -35,6 +35,10 @@ pub(crate) enum Command {
     Loss(Loss),
     Tokens(Tokens),
     Lens(Lens),
+    Attribute(Attribute),
+    Attention(Attention),
+    #[command(name = "similarity")]
+    Similar(Similar),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),

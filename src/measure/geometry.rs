@@ -1,7 +1,7 @@
 //! How much the residual stream turns: cosines of its states between steps, and block influence.
 //!
 //! States are those before the first step and behind each: `n` = steps + 1 of them. Means are over tokens, of all texts alike,
-//! with position 0 and without it: its state is many times as long as the others, and turns otherwise.
+//! with position 0 and without it: where BOS is, states turn otherwise than at all other tokens.
 
 use super::MeasureError;
 use crate::forward::{Batch, References, Session};
