@@ -8,7 +8,7 @@ use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
 use super::inside::args::{Patch, Trace};
-use super::look::args::{Cache, Lens, Tokens};
+use super::look::args::{Attention, Attribute, Cache, Lens, Similar, Tokens};
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
@@ -39,6 +39,10 @@ pub(crate) enum Command {
     Patch(Box<Patch>),
     Trace(Box<Trace>),
     Cache(Cache),
+    Attribute(Attribute),
+    Attention(Attention),
+    #[command(name = "similarity")]
+    Similar(Similar),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),

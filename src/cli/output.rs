@@ -59,9 +59,14 @@ impl Output {
 
     /// Text as it is.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.sink {
-            Sink::Stdout => io::stdout().lock().write_all(text.as_bytes()).map_err(|error| Failure::stdout(&error)),
-            Sink::File(file) => file.write(text),
+            Sink::Stdout => io::stdout().lock().write_all(bytes).map_err(|error| Failure::stdout(&error)),
+            Sink::File(file) => file.write(bytes),
         }
     }
 
@@ -112,6 +117,20 @@ impl Output {
             false => Style::new().bg_color(Some(colour.into())).fg_color(Some(Ansi256Color(16).into())),
         };
         format!("{style}{text}{style:#}")
+    }
+
+    /// A share, neither worse nor better, two columns wide; `·` stands where there is next to none.
+    pub(crate) fn amount(&self, share: f64) -> String {
+        let glyph = match share {
+            share if share.is_nan() => return "? ".to_owned(),
+            _ if self.colour => return self.shaded("██", -share, 1.0),
+            share if share < 0.05 => return "· ".to_owned(),
+            share if share < 0.25 => '░',
+            share if share < 0.5 => '▒',
+            share if share < 0.75 => '▓',
+            _ => '█',
+        };
+        glyph.to_string().repeat(2)
     }
 
     /// A plot as text.

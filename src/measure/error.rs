@@ -43,4 +43,41 @@ pub enum MeasureError {
         /// The model's context.
         n_positions: usize,
     },
+    /// A text has no token there.
+    #[error("position {position} of {tokens} tokens: positions count from 0")]
+    Position {
+        /// The position asked for.
+        position: usize,
+        /// Tokens of the text.
+        tokens: usize,
+    },
+    /// A layer has no such head.
+    #[error("head {head} of {n_head}: heads are 0..={}", n_head - 1)]
+    Head {
+        /// The head asked for.
+        head: usize,
+        /// Heads of a layer.
+        n_head: usize,
+    },
+    /// An MLP half attends to nothing.
+    #[error("{name}: only the MLP half of layer {layer} runs there, which has no attention pattern")]
+    NoAttention {
+        /// The execution's name.
+        name: String,
+        /// Its layer.
+        layer: usize,
+    },
+    /// A plan is made for one text, and can't be measured on another.
+    #[error(
+        "the plan changes positions or takes references, which belong to one text: it can't be measured on another"
+    )]
+    OwnText,
+    /// So many residual states can't be compared with one another.
+    #[error("{states} residual states to compare with one another: {limit} at most")]
+    States {
+        /// Steps + 1.
+        states: usize,
+        /// The most.
+        limit: usize,
+    },
 }

@@ -4,7 +4,10 @@
 //! tokens. NaN and infinity are results, and stay. Nothing here knows where texts come from or results go.
 
 mod answer;
+mod attention;
+mod attribution;
 mod error;
+mod geometry;
 mod lens;
 mod loss;
 mod number;
@@ -13,7 +16,12 @@ mod shift;
 mod windows;
 
 pub use answer::{Answered, answer_losses};
+pub use attention::{
+    FIRST_QUERIES, HeadSummary, Repeated, attention_pattern, head_summaries, induction_scores, is_of_one_text,
+};
+pub use attribution::{Attributed, Attribution, LogitPart, LogitSource, attribute};
 pub use error::MeasureError;
+pub use geometry::{CosineMap, MAX_STATES, Similarity};
 pub use lens::{LensCell, logit_lens};
 pub use loss::{LossSummary, token_losses};
 pub use number::{Number, nan_last};

@@ -1,11 +1,11 @@
-//! What `tokens` and `lens` may be asked.
+//! What `tokens`, `lens`, `attribute`, `attention`, `similarity` and `cache` may be asked.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lesion::measure::ChangeOrder;
 
-use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs};
+use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs, positive};
 use crate::cli::references::ReferenceArgs;
 use crate::cli::sweep::args::MemorySize;
 
@@ -83,6 +83,113 @@ pub(crate) struct Lens {
     pub(crate) last: Option<u32>,
     #[command(flatten)]
     pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Take a logit apart: what each head and each MLP adds to it (direct logit attribution)
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The parts are the embedding, each head's output through its rows of c_proj, the bias of c_proj, and each MLP's output, all \
+through the final LayerNorm with its scale frozen, and the unembedding; with the constant of the LayerNorm's bias they add up \
+to the logit, or with --other to the difference of two. It is what parts write, not what would happen without them. What \
+a plan's modifiers left is what counts: a zeroed head is 0; a change of the stream itself is a part. Branches of n count 1/n. \
+Below the largest parts stands what each head adds, layer by layer. Answers are one token, exactly as written: mind the \
+leading space; with --ids they are ids. With --json: an object for each plan, with all parts. An output file that ends in \
+.svg or .png is a drawing.
+
+Examples:
+  lesion attribute --answer ' Madrid' 'The capital of Spain is'
+  lesion attribute --answer ' Madrid' --other ' Paris' 'The capital of Spain is'
+  lesion attribute --plan 'skip 5' --answer ' Madrid' 'The capital of Spain is'
+  lesion attribute --json --ids 0,275,325,303,1216,292 --answer 7 --position 3")]
+pub(crate) struct Attribute {
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    /// The token whose logit is taken apart, exactly as written
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) answer: String,
+    /// The token whose logit is subtracted from it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) other: Option<String>,
+    /// Behind which token, from 0 [default: the last]
+    #[arg(long, value_name = "N")]
+    pub(crate) position: Option<u32>,
+    /// Parts that are shown one by one: the largest, either way
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = positive())]
+    pub(crate) top: u32,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Show where heads look: one head's pattern as a picture, or all heads in a few numbers
+#[derive(Args, Debug)]
+#[command(after_help = "\
+With --layer and --head: a line for each token, dark where it looks. Without --head, for every head (or those of --layer) the \
+mean attention to the token before, to position 0 (where BOS is), and the entropy in nats; and its induction score: the \
+attention, in the second copy of random tokens, to what followed the token the first time. With --json: an object for each \
+head. An output file that ends in .svg or .png is a drawing of one head.
+
+Examples:
+  lesion attention 'The capital of Spain is'
+  lesion attention --layer 3 --head 0 'The capital of Spain is'
+  lesion attention --plan 'repeat 3 x2' --layer 3@1 --head 0 'One day,'
+  lesion attention --json --plan 'skip 5' 'The capital of Spain is'")]
+pub(crate) struct Attention {
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    /// The layer: 5, 5@1 for its second execution, or an address such as steps.4
+    #[arg(long, value_name = "LAYER")]
+    pub(crate) layer: Option<String>,
+    /// The head
+    #[arg(long, value_name = "HEAD", requires = "layer")]
+    pub(crate) head: Option<u32>,
+    /// The seed of the random tokens
+    #[arg(long, default_value_t = 0, value_name = "SEED", conflicts_with = "head")]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Compare residual states: how alike they are from step to step, and how much each step turns them
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A cell is the mean cosine of two states, in hundredths; a state is the residual stream behind a step. Block influence is 1 - \
+the mean cosine of the states before and behind a step (Men et al. 2024). Means are over all tokens of all texts alike. \
+Position 0, where BOS is, behaves otherwise than all others and is left out unless asked for. With --json: an object for each plan, \
+with and without position 0. An output file that ends in .svg or .png is a drawing of the map.
+
+Examples:
+  lesion similarity 'One day, Anna walked to the park with her dog.'
+  lesion similarity --plan 'reverse 4..8' --file story.txt
+  lesion similarity --json --with-first 'The capital of Spain is Madrid.'")]
+pub(crate) struct Similar {
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    /// Take each line of a file as a text; may be given several times, `-` is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids"])]
+    pub(crate) file: Vec<PathBuf>,
+    /// Count position 0, too
+    #[arg(long)]
+    pub(crate) with_first: bool,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]

@@ -1,11 +1,21 @@
-//! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`); activations as files (`cache`).
+//! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`); what a prediction is made of
+//! (`attribute`), where heads look (`attention`), and how much each step turns the residual stream (`similarity`);
+//! activations as files (`cache`).
 
 pub(crate) mod args;
+pub(crate) mod attention;
+pub(crate) mod attribute;
 pub(crate) mod cache;
+mod grid;
 pub(crate) mod lens;
+mod picture;
+pub(crate) mod similarity;
 pub(crate) mod tokens;
 
+use std::collections::BTreeMap;
+
 use lesion::model::Model;
+use lesion::plan::{Execution, Placed, Plan};
 
 use super::failure::{Failure, Result};
 use super::resolve::Input;
@@ -46,6 +56,31 @@ impl<'m> Names<'m> {
             shown = shown.chars().take(width - 1).chain(['…']).collect();
         }
         format!("{shown:<width$}")
+    }
+}
+
+/// An execution, by its names.
+struct Ran {
+    /// For people: `5`, `5a`; `5@1` where the layer runs more than once.
+    label: String,
+    address: String,
+    layer: usize,
+    occurrence: usize,
+}
+
+impl Ran {
+    /// All of a plan, by their numbers.
+    fn all(plan: &Plan) -> Vec<Ran> {
+        let placed: Vec<_> = plan.executions().collect();
+        let mut times = BTreeMap::<usize, usize>::new();
+        placed.iter().for_each(|placed| *times.entry(placed.execution.layer).or_default() += 1);
+        let ran = |placed: &Placed<'_>| {
+            let Execution { layer, part, .. } = *placed.execution;
+            let plain = Execution::of(layer, part);
+            let label = if times[&layer] > 1 { format!("{plain}@{}", placed.occurrence) } else { plain.to_string() };
+            Ran { label, address: placed.address.to_string(), layer, occurrence: placed.occurrence }
+        };
+        placed.iter().map(ran).collect()
     }
 }
 

@@ -50,8 +50,8 @@ impl OutputFile {
         Ok(OutputFile { path, force, in_place, waiting: Vec::new(), partial: None })
     }
 
-    pub(super) fn write(&mut self, text: &str) -> Result<()> {
-        self.waiting.extend_from_slice(text.as_bytes());
+    pub(super) fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.waiting.extend_from_slice(bytes.as_ref());
         if self.waiting.len() >= WAITING { self.write_waiting().map_err(|error| self.failure(&error)) } else { Ok(()) }
     }
 
