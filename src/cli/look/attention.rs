@@ -129,7 +129,7 @@ impl Looked<'_> {
         // The command line's syntax: a head is a layer's.
         let name = self.name().unwrap_or_default();
         let ids = &self.input.ids;
-        let pattern = attention_pattern(session, &plan.plan, ids, References::NONE, &name, head);
+        let pattern = attention_pattern(session, &plan.plan, ids, &References::NONE, &name, head);
         let pattern = pattern.map_err(|error| measure_failure(&error))?;
         model::check_unchanged(self.model, self.args.model.read())?;
         let ran = &Ran::all(&plan.plan)[self.located(plan, &name)?];
@@ -197,7 +197,7 @@ impl Looked<'_> {
 
     fn summaries(&self, session: &mut Session, plan: &NamedPlan, output: &mut Output) -> Result<()> {
         let only = self.name().map(|name| self.located(plan, &name)).transpose()?;
-        let found = head_summaries(session, &plan.plan, &self.input.ids, References::NONE);
+        let found = head_summaries(session, &plan.plan, &self.input.ids, &References::NONE);
         let found = found.map_err(|error| measure_failure(&error))?;
         let repeated = Repeated::draw(self.model, RANDOM, self.args.seed);
         let copied = repeated.period > 0 && !is_of_one_text(&plan.plan);

@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Attribute) -> Result<Exit> {
     let mut session = resolve::session(&model, engine)?;
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
-        let found = attribute(&mut session, &plan.plan, &input.ids, References::NONE, asked);
+        let found = attribute(&mut session, &plan.plan, &input.ids, &References::NONE, asked);
         let found = found.map_err(|error| measure_failure(&error))?;
         model::check_unchanged(&model, args.model.read())?;
         signals::check()?;

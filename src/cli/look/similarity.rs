@@ -136,7 +136,7 @@ fn compare(session: &mut Session, plan: &NamedPlan, texts: &[Input]) -> Result<S
     let mut found = Similarity::new(&plan.plan).map_err(|error| measure_failure(&error))?;
     for text in texts {
         signals::check()?;
-        let added = found.add(session, &plan.plan, &text.ids, References::NONE);
+        let added = found.add(session, &plan.plan, &text.ids, &References::NONE);
         added.map_err(|error| measure_failure(&error))?;
     }
     Ok(found)
