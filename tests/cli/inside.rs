@@ -59,10 +59,7 @@ fn a_grid_of_heads_finds_the_one_that_moves_the_name() {
         ]
     );
     let text = ok(&[&["patch", CLEAN, "--corrupted", CORRUPTED], &NAMES[..]].concat());
-    assert!(
-        text.contains("0 is the corrupted run; furthest from it: 10 h1 +1.00 · ") && !text.contains('\u{1b}'),
-        "{text}"
-    );
+    assert!(text.contains("0 is the corrupted run; furthest: 10 h1 +1.00 · ") && !text.contains('\u{1b}'), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
 
@@ -86,7 +83,7 @@ fn positions_begin_where_the_prompts_differ() {
     let (reversed, _) = patch(&["--corrupted", CORRUPTED, "--site", "pre", "--answer", " Jack", "--reverse"]);
     assert_eq!((&reversed[0]["score"], &reversed[0]["token"]), (&0.0.into(), &" Tom".into()));
     let text = ok(&[&["patch", CLEAN, "--corrupted", CORRUPTED, "--reverse"], &NAMES[..]].concat());
-    assert!(text.contains("1 is the clean run; furthest from it: 10 h1 0 · "), "{text}");
+    assert!(text.contains("1 is the clean run; furthest: 10 h1 0 · "), "{text}");
     let (heads, summary) =
         patch(&[&["--corrupted", CORRUPTED, "--positions", "14", "--site", "q"], &NAMES[..]].concat());
     assert_eq!((heads.len(), &summary["positions"]), (96, &serde_json::json!([14, 15])));

@@ -296,7 +296,7 @@ fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Nam
         true => format!("h{}", grid.columns.start + c),
         false => format!("@{}", grid.columns.start + c),
     };
-    output.line(format!("{} is the {into} run; furthest from it: {}", map.even, map::furthest(&map, 4, &column)))?;
+    output.line(format!("{} is the {into} run; furthest: {}", map.even, map::furthest(&map, 3, &column)))?;
     let cells: usize = grid.values.iter().map(Vec::len).sum();
     let sequences = if grid.examples == 1 { String::new() } else { format!(", {} sequences each", grid.examples) };
     output.line(format!("{cells} cells{sequences}: {}", cost_text(grid.cost)))
