@@ -23,6 +23,7 @@ mod tally;
 mod tests;
 
 pub use cost::{BlockEvaluations, SweepCost};
+#[cfg(feature = "store")]
 pub(crate) use results::hex;
 pub use results::{ExampleDigest, Results, ResultsError, Saved};
 pub use row::Row;
