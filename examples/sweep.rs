@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for number in 0..task.examples.len() {
         let question = task.question(number).ok_or("no such example")?;
         let answered = Answered::encode(model.tokenizer()?, Some(model.bos()?), &question.prompt, &question.answer)?;
-        examples.push(Example { number: number as u64, ids: answered.ids, scored: answered.answer });
+        examples.push(Example::new(number as u64, answered.ids, answered.answer));
     }
 
     let shape = model.plan_shape();

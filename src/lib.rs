@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod forward;
+pub mod inside;
 #[cfg(feature = "agent")]
 pub mod llm;
 pub mod measure;

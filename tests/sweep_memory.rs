@@ -26,7 +26,7 @@ fn family(text: &str) -> Vec<Plan> {
 
 fn example(number: u64, tokens: usize, scored: Range<usize>) -> Example {
     let ids = (0..tokens).map(|i| ((i * 37 + number as usize * 101 + 5) % 2_000) as u32).collect();
-    Example { number, ids, scored }
+    Example::new(number, ids, scored)
 }
 
 /// Short questions, and every so often a whole context whose tokens are all scored: chunks of many shapes.

@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
-use super::look::args::{Attention, Attribute, Lens, Similar, Tokens};
+use super::inside::args::{Patch, Trace};
+use super::look::args::{Attention, Attribute, Cache, Lens, Similar, Tokens};
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
@@ -39,6 +40,9 @@ pub(crate) enum Command {
     Attention(Attention),
     #[command(name = "similarity")]
     Similar(Similar),
+    Patch(Box<Patch>),
+    Trace(Box<Trace>),
+    Cache(Cache),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),
@@ -188,9 +192,15 @@ Layers count from 0 and ranges are half-open:
 or edits of the intact order, left to right, between semicolons:
   keep-first n · drop-last n · drop-first n · skip i · skip i..j · swap i j · move i j · repeat i xN · reverse i..j
   shuffle i..j seed S
+In brackets stands what changes inside, in the order of the sites whatever the order in the text:
+  zero SITE · mean SITE from NAME · patch SITE from NAME · noise σ [seed S] SITE · steer TIMES SITE from NAME
+  knockout [HEADS] keys i..j (queries no longer see these keys); behind each @i or @i..j: only at these positions
+  sites: pre · ln1 · q · k · v · pattern · z, or heads alone (h3 h5) · attn · mid · ln2 · neurons, or some (n17) · mlp · post;
+  q, k, v, pattern and z may name heads (q h3); a pattern and the scales ln1 and ln2 can be patched only: they are frozen
 
 Examples:
   lesion plan 'drop-last 4'
+  lesion plan '0..5,5[zero h1 h2 @2..5,noise 0.1 mlp],6..12'
   lesion plan '0..4,(4|5|6|7),8..12'
   lesion plan 'skip 5; swap 2 3' 'repeat 3 x4'
   lesion plan --json '0..7,7[zero h3 h5],8..12'

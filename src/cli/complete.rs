@@ -154,8 +154,8 @@ fn there(recorder: Option<&Recorder>, number: usize, input: &Input, sampling: &S
 fn from_store(session: &Session, there: Option<&There>) -> String {
     match there {
         None => String::new(),
-        Some(There { isa, .. }) if isa == session.isa().name() => "; it was there".to_owned(),
-        Some(There { isa, .. }) => format!("; it was there, computed with {isa}"),
+        Some(There { isa, .. }) if isa == session.isa().name() => "; it was in the store".to_owned(),
+        Some(There { isa, .. }) => format!("; it was in the store, computed with {isa}"),
     }
 }
 

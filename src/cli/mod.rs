@@ -7,6 +7,7 @@ mod chat;
 mod complete;
 mod doctor;
 mod failure;
+mod inside;
 mod keep;
 mod look;
 mod loss;
@@ -14,6 +15,7 @@ mod model;
 mod models;
 mod output;
 mod plan;
+mod references;
 mod report;
 mod resolve;
 mod signals;
@@ -57,6 +59,9 @@ fn run(command: Command) -> Result<Exit> {
         Command::Attribute(args) => look::attribute::run(&args),
         Command::Attention(args) => look::attention::run(&args),
         Command::Similar(args) => look::similarity::run(&args),
+        Command::Patch(args) => inside::patch::run(&args),
+        Command::Trace(args) => inside::trace::run(&args),
+        Command::Cache(args) => look::cache::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),

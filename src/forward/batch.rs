@@ -37,9 +37,9 @@ impl Batch {
         self
     }
 
-    /// What a sequence's modifiers find by name.
-    pub(super) fn references(&self, sequence: usize) -> &References {
-        self.references.get(sequence).unwrap_or(References::NONE)
+    /// What a sequence's modifiers find by name: its own, or the session's, `all`.
+    pub(super) fn references<'a>(&'a self, sequence: usize, all: &'a References) -> &'a References {
+        self.references.get(sequence).filter(|own| !own.is_empty()).unwrap_or(all)
     }
 
     /// Becomes one sequence that goes on behind `past` cached tokens, in the memory that is there.

@@ -9,7 +9,8 @@ use super::batch::Batch;
 use super::cache::Cache;
 use super::inside::scale_of;
 use super::modify::{Changes, Place, View, scaled};
-use super::pass::{Residual, Tap};
+use super::pass::{NONE, Residual, Tap};
+use super::references::References;
 use super::session::{Taps, Target};
 use super::watch::{Seen, Watch};
 use crate::model::{Config, LayerNorm, Linear, Model, Parameters};
@@ -41,6 +42,8 @@ pub(super) struct Pass<'a> {
     hidden: Vec<f64>,
     /// Keys and values of the attentions still to come, in the order of execution, where a cache keeps them.
     kept: Option<std::slice::IterMut<'a, KeysValues>>,
+    /// What modifiers find by name in sequences that have nothing of their own.
+    references: &'a References,
     watch: Option<Watch<'a>>,
     /// Executions so far, in all and of each layer.
     executions: usize,
@@ -54,7 +57,7 @@ impl<'a> Pass<'a> {
         let kept = cache.map(|cache| cache.exact.iter_mut());
         let hidden = vec![0.0; batch.rows() * config.n_embd];
         let occurrences = vec![0; config.n_layer];
-        Pass { config, parameters, batch, hidden, kept, watch: None, executions: 0, occurrences }
+        Pass { config, parameters, batch, hidden, kept, references: &NONE, watch: None, executions: 0, occurrences }
     }
 
     /// With states from elsewhere, `[rows, n_embd]`, as its final ones.
@@ -63,9 +66,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Leaves the final residual stream in `hidden`.
-    pub(super) fn run(&mut self, steps: &[Step], taps: Taps<'a>) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
-        self.watch = watch;
+        (self.references, self.watch) = (references, watch);
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -108,8 +111,8 @@ impl<'a> Pass<'a> {
 
     fn execute(&mut self, execution: &Execution) {
         let Execution { layer, part, modifiers } = execution;
-        let (source, occurrence) = (self.batch, self.occurrences[*layer]);
-        let changes = Changes { first_row: 0, spans: &source.spans, source, layer: *layer, occurrence, modifiers };
+        let (source, all, occurrence) = (self.batch, self.references, self.occurrences[*layer]);
+        let changes = Changes { first_row: 0, spans: &source.spans, source, all, layer: *layer, occurrence, modifiers };
         self.residual(Site::Pre, &changes);
         if *part != Part::Mlp {
             self.attention(&changes);

@@ -4,6 +4,7 @@
 //! - `pass`: the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
 //!   a plan is called: a corrupted pass of k blocks runs k blocks.
 //! - `modify`: what a plan's modifiers do at the sites inside a block; [`References`]: the numbers they take.
+//! - `saved`: activations as safetensors files.
 //! - `watch`: activations as they pass ([`Seen`]); without a watcher nothing is copied.
 //! - `exact`: the same in f64 and plain Rust ([`Precision::F64`]), for settling arguments.
 //! - [`Cache`]: keys and values of each *execution*, so a layer that runs twice has two.
@@ -26,6 +27,7 @@ mod passage;
 mod precision;
 mod references;
 mod sampling;
+mod saved;
 mod session;
 mod text;
 mod watch;
@@ -40,5 +42,6 @@ pub(crate) use passage::{Attention, Changed, Chunk, Passage, Rows, State};
 pub use precision::{NUMERICS_VERSION, Precision};
 pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;
+pub use saved::{Provenance, SavedError};
 pub use session::{Session, SessionOptions, Target};
 pub use watch::Seen;

@@ -51,6 +51,8 @@ pub(super) struct Changes<'a> {
     pub(super) spans: &'a [KvSpan],
     /// The whole sequences: their tokens and references.
     pub(super) source: &'a Batch,
+    /// What sequences find by name that have nothing of their own.
+    pub(super) all: &'a References,
     pub(super) layer: usize,
     /// Executions of the layer before this one.
     pub(super) occurrence: usize,
@@ -88,7 +90,7 @@ impl<'a> Changes<'a> {
     }
 
     fn references(&self, sequence: usize) -> &'a References {
-        self.source.references(sequence)
+        self.source.references(sequence, self.all)
     }
 
     /// Changes what stands at a site.

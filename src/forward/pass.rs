@@ -11,6 +11,7 @@
 use super::batch::Batch;
 use super::cache::Cache;
 use super::modify::{Changes, View};
+use super::references::References;
 use super::session::{Taps, Target};
 use super::watch::Watch;
 use super::workspace::Workspace;
@@ -31,6 +32,9 @@ pub struct Residual<'a> {
 /// Called with the residual stream before the first step and after each.
 pub(super) type Tap<'a> = &'a mut (dyn FnMut(Residual<'_>) + Send);
 
+/// Nothing has a name.
+pub(super) static NONE: References = References::NONE;
+
 /// A forward pass under way.
 pub(super) struct Pass<'a, 'k, 'p> {
     pub(super) kernels: &'a mut Kernels<'k, 'p>,
@@ -38,6 +42,8 @@ pub(super) struct Pass<'a, 'k, 'p> {
     parameters: &'a Parameters,
     batch: &'a Batch,
     pub(super) work: &'a mut Workspace,
+    /// What modifiers find by name in sequences that have nothing of their own.
+    references: &'a References,
     /// Stores of the attentions still to come, in the order of execution; without a cache all share the workspace's.
     stores: Option<std::slice::IterMut<'a, KvStore>>,
     pub(super) watch: Option<Watch<'a>>,
@@ -60,13 +66,13 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         work.occurrences.resize(config.n_layer, 0);
         let stores = cache.map(|cache| cache.stores.iter_mut());
         let parameters = model.parameters();
-        Pass { kernels, config, parameters, batch, work, stores, watch: None, executions: 0 }
+        Pass { kernels, config, parameters, batch, work, references: &NONE, stores, watch: None, executions: 0 }
     }
 
     /// Leaves the final residual stream in the workspace.
-    pub(super) fn run(&mut self, steps: &[Step], taps: Taps<'a>) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
-        self.watch = watch;
+        (self.references, self.watch) = (references, watch);
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -110,6 +116,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
             first_row: 0,
             spans: &self.batch.spans,
             source: self.batch,
+            all: self.references,
             layer: *layer,
             occurrence: self.work.occurrences[*layer],
             modifiers,

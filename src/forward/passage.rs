@@ -8,7 +8,7 @@
 use super::batch::Batch;
 use super::error::ForwardError;
 use super::modify::{Changes, View};
-use super::pass::Pass;
+use super::pass::{NONE, Pass};
 use super::references::{self, References};
 use super::session::Session;
 use crate::model::Model;
@@ -57,7 +57,7 @@ impl Chunk {
     /// # Errors
     /// Where one doesn't.
     pub(crate) fn check_plan(&self, model: &Model, plan: &Plan) -> Result<(), ForwardError> {
-        references::check(model.config(), plan, &self.batch)
+        references::check(model.config(), plan, &self.batch, &NONE)
     }
 
     /// Checks the sequences against the model.
@@ -154,7 +154,8 @@ impl Chunk {
     ) -> Changes<'c> {
         let Changed { modifiers, occurrence } = changed;
         let spans = scored.unwrap_or(&self.batch.spans);
-        Changes { first_row, spans, source: &self.batch, layer, occurrence, modifiers }
+        // A chunk's sequences have their own.
+        Changes { first_row, spans, source: &self.batch, all: &NONE, layer, occurrence, modifiers }
     }
 
     /// The spans of the scored rows of as many states, their earlier tokens being stored.

@@ -13,10 +13,11 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What one sequence left at some sites.
+/// What a sequence, or several, left at some sites.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Activations {
     tokens: usize,
+    sequences: usize,
     values: BTreeMap<(usize, Site), Vec<f32>>,
 }
 
@@ -33,7 +34,7 @@ pub fn site_width(config: &Config, site: Site, tokens: usize) -> usize {
 impl Activations {
     /// Those of a sequence of so many tokens, none yet.
     pub fn new(tokens: usize) -> Activations {
-        Activations { tokens, values: BTreeMap::new() }
+        Activations { tokens, sequences: 1, values: BTreeMap::new() }
     }
 
     /// Sets what stands at a site of a layer: `[tokens, width]`.
@@ -50,9 +51,30 @@ impl Activations {
         self.values.insert((layer, site), values);
     }
 
-    /// Tokens of the sequence.
+    /// Tokens of all sequences.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// How many sequences there are: of more than one, means can be taken, and nothing be patched.
+    pub fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// How many sequences the rows belong to.
+    pub(super) fn set_sequences(&mut self, sequences: usize) {
+        self.sequences = sequences;
+    }
+
+    /// Puts those of another sequence behind. Patterns of several sequences have no common width.
+    ///
+    /// # Panics
+    /// If they are not of the same sites.
+    pub fn append(&mut self, other: &Activations) {
+        assert!(self.values.keys().eq(other.values.keys()), "activations of the same sites");
+        self.tokens += other.tokens;
+        self.sequences += other.sequences;
+        self.values.iter_mut().zip(other.values.values()).for_each(|((_, to), from)| to.extend_from_slice(from));
     }
 
     /// What stands at a site, `[tokens, width]`.
@@ -91,11 +113,16 @@ pub struct References {
 
 impl References {
     /// None.
-    pub const NONE: &'static References = &References { named: BTreeMap::new() };
+    pub const NONE: References = References { named: BTreeMap::new() };
 
     /// Names activations; what had the name before goes.
     pub fn insert(&mut self, name: impl Into<String>, activations: Arc<Activations>) {
         self.named.insert(name.into(), activations);
+    }
+
+    /// Whether nothing has a name.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
     }
 
     /// What has this name.
@@ -113,6 +140,7 @@ impl References {
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
             hash.update((activations.tokens as u64).to_le_bytes());
+            hash.update((activations.sequences as u64).to_le_bytes());
             for ((layer, site), values) in &activations.values {
                 hash.update(format!("{layer}.{}", site.hook()));
                 hash.update((values.len() as u64).to_le_bytes());
@@ -135,6 +163,9 @@ impl References {
         }
         let last = modifier.positions.as_ref().map_or(tokens, |positions| positions.end.min(tokens));
         match modifier.action {
+            Action::Patch { .. } if found.sequences != 1 => {
+                Err(format!("reference {name} has {} sequences: only their mean can be taken", found.sequences))
+            }
             Action::Patch { .. } if last > has => {
                 Err(format!("reference {name} has {has} tokens, position {} is patched", last - 1))
             }
@@ -146,7 +177,8 @@ impl References {
 }
 
 /// Checks that the modifiers of `plan` find what they take, in each sequence of `batch`.
-pub(super) fn check(config: &Config, plan: &Plan, batch: &Batch) -> Result<(), ForwardError> {
+/// `all`: what sequences find that have nothing of their own.
+pub(super) fn check(config: &Config, plan: &Plan, batch: &Batch, all: &References) -> Result<(), ForwardError> {
     // Addresses take memory, and every pass asks.
     if !plan.any_modifier(|modifier| modifier.reference().is_some() || modifier.positions.is_some()) {
         return Ok(());
@@ -165,7 +197,8 @@ pub(super) fn check(config: &Config, plan: &Plan, batch: &Batch) -> Result<(), F
                 if modifier.first_position() >= tokens {
                     return Err(fault(format!("it has {tokens} tokens")));
                 }
-                batch.references(sequence).check(config, placed.execution.layer, modifier, tokens).map_err(fault)?;
+                let references = batch.references(sequence, all);
+                references.check(config, placed.execution.layer, modifier, tokens).map_err(fault)?;
             }
         }
     }
@@ -173,6 +206,16 @@ pub(super) fn check(config: &Config, plan: &Plan, batch: &Batch) -> Result<(), F
 }
 
 impl Session {
+    /// Sets what modifiers find by name in sequences that have no references of their own.
+    pub fn set_references(&mut self, references: References) {
+        self.references = references;
+    }
+
+    /// What modifiers find by name in sequences that have no references of their own.
+    pub fn references(&self) -> &References {
+        &self.references
+    }
+
     /// What `ids` leave at sites of layers under `plan`: references for other passes.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::error::ForwardError;
 use super::exact;
 use super::pass::{Pass, Residual, Tap};
 use super::precision::Precision;
-use super::references;
+use super::references::{self, References};
 use super::watch::Watch;
 use super::workspace::Workspace;
 use crate::model::Model;
@@ -55,6 +55,8 @@ pub struct Session {
     /// The one sequence of a call that is given ids.
     sequence: Batch,
     found: Found,
+    /// What modifiers find by name in sequences that have nothing of their own.
+    pub(super) references: References,
 }
 
 /// What passes run on.
@@ -126,6 +128,7 @@ impl Session {
             work: Workspace::default(),
             sequence: Batch::default(),
             found: Found::default(),
+            references: References::NONE,
         })
     }
 
@@ -381,15 +384,15 @@ impl Session {
     ) -> Result<(), ForwardError> {
         plan.validate(&self.model.plan_shape())?;
         batch.check(self.model.config())?;
-        references::check(self.model.config(), plan, batch)?;
+        references::check(self.model.config(), plan, batch, &self.references)?;
         if let Some(cache) = &cache {
             cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
         }
-        let Session { model, engine, work, found, .. } = self;
+        let Session { model, engine, work, found, references, .. } = self;
         match engine {
             Engine::Kernels(team) => team.enter(|kernels| {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
-                pass.run(plan.steps(), taps.shortened());
+                pass.run(plan.steps(), references, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);
@@ -400,7 +403,7 @@ impl Session {
             }),
             Engine::Exact(pool) => pool.install(|| {
                 let mut pass = exact::Pass::new(model, batch, cache);
-                pass.run(plan.steps(), taps.shortened());
+                pass.run(plan.steps(), references, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);

@@ -125,6 +125,22 @@ impl Plan {
         any(&self.steps, &is_such)
     }
 
+    /// The same plan with more changes inside: of each pair, which execution ([`super::Placed::index`]) and what is done there,
+    /// behind what it has at the same site.
+    ///
+    /// # Errors
+    /// Where the execution does not pass the site, or the change can't be done there.
+    ///
+    /// # Panics
+    /// If there is no such execution.
+    pub fn with_modifiers(&self, added: &[(usize, Modifier)]) -> Result<Plan, StepError> {
+        let mut steps = self.steps.clone();
+        let executions = modify(&mut steps, 0, added);
+        let most = added.iter().map(|(index, _)| *index).max();
+        assert!(most < Some(executions), "execution {most:?} of {executions}");
+        Plan::new(steps)
+    }
+
     /// What one pass over the plan costs.
     pub fn cost(&self) -> Cost {
         self.executions().map(|placed| Cost::of(placed.execution.part)).sum()
@@ -169,6 +185,20 @@ impl Execution {
         }
         Ok(())
     }
+}
+
+/// Adds changes to the executions in `steps`, which are numbered from `first` on; the number behind them.
+fn modify(steps: &mut [Step], first: usize, added: &[(usize, Modifier)]) -> usize {
+    steps.iter_mut().fold(first, |index, step| match step {
+        Step::Block(execution) => {
+            let own = added.iter().filter(|(of, _)| *of == index).map(|(_, modifier)| modifier.clone());
+            execution.modifiers.extend(own);
+            // Stable: at one site, the order in which they were given.
+            execution.modifiers.sort_by_key(|modifier| modifier.site);
+            index + 1
+        }
+        Step::Group(branches) => branches.iter_mut().fold(index, |index, branch| modify(branch, index, added)),
+    })
 }
 
 fn fit(steps: &[Step], shape: &PlanShape) -> bool {

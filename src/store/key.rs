@@ -188,13 +188,14 @@ pub(super) fn ids_hash(ids: &[u32]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// SHA-256 of an example: which of its tokens are scored, and all of them.
+/// SHA-256 of an example: which of its tokens are scored, and all of them; the references, where it has some.
 pub(super) fn example_hash(example: &Example) -> [u8; 32] {
     let mut hash = Sha256::new();
     for number in [example.scored.start, example.scored.end] {
         hash.update((number as u64).to_le_bytes());
     }
     example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    example.references.digest().iter().for_each(|references| hash.update(references));
     hash.finalize().into()
 }
 

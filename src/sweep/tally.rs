@@ -130,13 +130,17 @@ impl Tally {
             .collect();
         let cells = |plan: usize| examples.iter().filter_map(move |cells| cells[plan]);
         let resamples = Resamples::new(examples.len(), seed);
-        let drawn = baseline.map(|baseline| resamples.means(cells(baseline)));
+        let means = |plan: usize| {
+            let losses: Vec<(f64, f64)> = cells(plan).map(|cell| (cell.nll, f64::from(cell.tokens))).collect();
+            resamples.means(&losses)
+        };
+        let drawn = baseline.map(means);
         (0..self.plans)
             .map(|plan| {
                 let tokens: u64 = cells(plan).map(|cell| u64::from(cell.tokens)).sum();
                 let per_token = |of: &dyn Fn(Cell) -> f64| cells(plan).map(of).sum::<f64>() / tokens as f64;
                 let mean = per_token(&|cell| cell.nll);
-                let means = resamples.means(cells(plan));
+                let means = means(plan);
                 let delta = baseline.zip(drawn.as_ref()).map(|(baseline, drawn)| {
                     let other: f64 = cells(baseline).map(|cell| cell.nll).sum::<f64>() / tokens as f64;
                     let differences = means.iter().zip(drawn).map(|(a, b)| a - b).collect();
@@ -160,6 +164,16 @@ impl Tally {
 }
 
 impl Estimate {
+    /// The mean of some values, with the interval of a bootstrap over them; one value alone has none.
+    pub fn of_mean(values: &[f64], seed: u64) -> Estimate {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        if values.len() < 2 {
+            return Estimate { value: mean, low: f64::NAN, high: f64::NAN };
+        }
+        let weighed: Vec<(f64, f64)> = values.iter().map(|value| (*value, 1.0)).collect();
+        Estimate::new(mean, Resamples::new(values.len(), seed).means(&weighed))
+    }
+
     /// The middle 95 % of what was drawn, around the value.
     fn new(value: f64, mut drawn: Vec<f64>) -> Estimate {
         // NaN last: an interval that would need one is NaN.
@@ -199,17 +213,16 @@ impl Resamples {
         Resamples { times, examples }
     }
 
-    /// The token-weighted mean loss of each resample.
-    fn means(&self, cells: impl Iterator<Item = Cell>) -> Vec<f64> {
-        let cells: Vec<(f64, f64)> = cells.map(|cell| (cell.nll, f64::from(cell.tokens))).collect();
+    /// The weighted mean of each resample: sums, and the weights that they are of.
+    fn means(&self, cells: &[(f64, f64)]) -> Vec<f64> {
         let resamples = self.times.chunks_exact(self.examples.max(1));
         resamples
             .map(|times| {
-                let drawn = times.iter().zip(&cells).filter(|(times, _)| **times > 0);
-                let (nll, tokens) = drawn.fold((0.0, 0.0), |(nll, tokens), (&times, cell)| {
-                    (nll + f64::from(times) * cell.0, tokens + f64::from(times) * cell.1)
+                let drawn = times.iter().zip(cells).filter(|(times, _)| **times > 0);
+                let (sum, weight) = drawn.fold((0.0, 0.0), |(sum, weight), (&times, cell)| {
+                    (sum + f64::from(times) * cell.0, weight + f64::from(times) * cell.1)
                 });
-                nll / tokens
+                sum / weight
             })
             .collect()
     }
@@ -270,6 +283,15 @@ mod tests {
         }
         assert!((180..=198).contains(&inside), "{inside} of 200");
         assert!((0.16..0.19).contains(&widths), "{widths}");
+    }
+
+    #[test]
+    fn means_of_values_have_intervals() {
+        let mean = Estimate::of_mean(&[1.0, 2.0, 3.0, 4.0], 1);
+        assert!(mean.value == 2.5 && (1.0..2.0).contains(&mean.low) && (3.0..=4.0).contains(&mean.high), "{mean:?}");
+        assert_eq!(Estimate::of_mean(&[0.25; 9], 1), Estimate { value: 0.25, low: 0.25, high: 0.25 });
+        let one = Estimate::of_mean(&[3.0], 1);
+        assert!(one.value == 3.0 && one.low.is_nan() && one.high.is_nan());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub enum FindingKind {
         /// Its number.
         of: usize,
     },
-    /// White space ends the prompt and begins the join, so that there are two.
+    /// White space ends the prompt and begins the join, or ends the join and begins the answer, so that there are two.
     DoubleSpace,
     /// A token would span the join: prompt and answer are encoded apart, as the model would not see them in a text.
     Merge {
@@ -84,7 +84,9 @@ impl fmt::Display for FindingKind {
         match self {
             FindingKind::Duplicate { of } => write!(f, "the same as example {of}"),
             FindingKind::Contradiction { of } => write!(f, "the prompt of example {of} with another answer"),
-            FindingKind::DoubleSpace => f.write_str("white space at the prompt's end and at the join's beginning"),
+            FindingKind::DoubleSpace => {
+                f.write_str("white space on both sides of a join: there are two where one is meant")
+            }
             FindingKind::Merge { answer } => {
                 write!(f, "a token spans the join before {answer:?}: they are encoded apart")
             }
@@ -121,8 +123,7 @@ pub fn check(tasks: &[Task], tokenizer: &Tokenizer, context: usize) -> Result<Ve
             } else if of < number {
                 kinds.push(FindingKind::Contradiction { of });
             }
-            let join = example.join.as_ref().unwrap_or(&task.join);
-            if join.starts_with(char::is_whitespace) && example.prompt.ends_with(char::is_whitespace) {
+            if task.question(number).is_some_and(|question| question.doubles_space()) {
                 kinds.push(FindingKind::DoubleSpace);
             }
             tokens(task, number, tokenizer, context, &mut kinds)?;
@@ -190,6 +191,7 @@ mod tests {
         let other = r#"{"prompt": "The capital of Spain is", "answer": "Rome"}"#;
         assert_eq!(found(&format!("{spain}, {other}")), [(1, "contradiction")]);
         assert_eq!(found(r#"{"prompt": "Spain is ", "answer": "Madrid"}"#), [(0, "double-space")]);
+        assert_eq!(found(r#"{"prompt": "Spain is", "answer": " Madrid"}"#), [(0, "double-space")]);
         assert_eq!(found(r#"{"prompt": "Spain is ", "answer": "Madrid", "join": ""}"#), [(0, "merge")]);
         assert_eq!(
             found(r#"{"prompt": "p", "answer": "Madrid", "alternatives": ["Rome and Paris"]}"#),

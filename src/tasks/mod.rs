@@ -89,6 +89,15 @@ pub struct Question {
     pub answer: String,
 }
 
+impl Question {
+    /// Whether white space stands on both sides of where prompt, join and answer meet: two where one is meant.
+    pub fn doubles_space(&self) -> bool {
+        let mut begins = self.answer.chars().take_while(|c| c.is_whitespace());
+        let joins = begins.next().is_some();
+        joins && (self.prompt.ends_with(char::is_whitespace) || begins.next().is_some())
+    }
+}
+
 impl Example {
     /// A prompt and its answer.
     pub fn new(prompt: impl Into<String>, answer: impl Into<String>) -> Example {

@@ -37,6 +37,8 @@ fn the_examples_of_every_help_page_run() {
         "attention",
         "similarity",
         "chat",
+        "patch",
+        "trace",
         "plan",
         "bench",
         "doctor",

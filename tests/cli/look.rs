@@ -1,7 +1,7 @@
 //! Token views and lenses, attribution, attention and similarity: their numbers are those of losses and patterns, and what they
 //! refuse.
 
-use crate::run::{assert_refused, fields, floats, object, objects, ok, refused, with_stdin};
+use crate::run::{assert_refused, fields, floats, object, objects, ok, refused, run, with_stdin};
 
 const TEXT: &str = "The capital of Spain is Madrid.";
 
@@ -123,6 +123,15 @@ fn parts_of_a_logit_add_up_to_it() {
     let labels: Vec<String> = text.lines().skip(2).take(4).map(label).collect();
     assert_eq!(labels, ["10 h1", "11 mlp", "10 mlp", "119 others"], "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80) && text.contains("+7.65"), "{text}");
+
+    // A reference is found by its name; its own values change nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clean.safetensors").to_str().unwrap().to_owned();
+    ok(&["cache", "--site", "blocks.5.attn.hook_z", "-o", &file, NAMES]);
+    let (plan, reference) = ("0..5,5[patch z from clean],6..12", format!("clean={file}"));
+    let args =
+        ["attribute", "--json", "--answer", " Jack", "--other", " Tom", "--plan", plan, "--reference", &reference];
+    assert_eq!(object(&[&args[..], &[NAMES]].concat())["parts"], found["parts"]);
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn similarity_weighs_every_token_alike() {
     let texts = [TEXT, "One day, Anna walked to the park."];
     let plan = ["similarity", "--json", "--plan", "0..3,5*2"];
     let alone = texts.map(|text| object(&[&plan[..], &[text]].concat()));
-    let both = with_stdin(&[&plan[..], &["--file", "-"]].concat(), texts.join("\n\n").as_bytes());
+    let both = with_stdin(&[&plan[..], &["--lines", "-"]].concat(), texts.join("\n\n").as_bytes());
     let both: serde_json::Value = serde_json::from_str(&both.stdout).unwrap();
     assert_eq!((&both["texts"], &both["states"]), (&2.into(), &serde_json::json!(["embed", "0", "1", "2", "5", "5"])));
     for first in [true, false] {
@@ -226,9 +235,67 @@ fn what_can_not_be_taken_apart_is_refused() {
     refused(2, &["similarity"], &["no prompt"]);
     refused(2, &["similarity", ""], &["--with-first"]);
     refused(2, &["similarity", "--plan", "3*1024", NAMES], &["1025", "1024"]);
-    refused(3, &["similarity", "--file", "nowhere.txt"], &["nowhere.txt"]);
-    let lines = |bytes: &[u8]| with_stdin(&["similarity", "--file", "-"], bytes);
+    refused(3, &["similarity", "--lines", "nowhere.txt"], &["nowhere.txt"]);
+    let lines = |bytes: &[u8]| with_stdin(&["similarity", "--lines", "-"], bytes);
     assert_refused(lines(b"\n\n"), 3, &["stdin", "no line"]);
     assert_refused(lines(b"a\xff"), 3, &["not UTF-8 at byte 1"]);
     assert_refused(lines(format!("a\n{}\n", "word ".repeat(300)).as_bytes()), 2, &["stdin, line 2", "256"]);
+}
+
+/// A reference's own values change nothing, another prompt's do; the store keys what a reference holds, not its name.
+#[test]
+fn activations_are_written_and_found_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (own, other, means) = (file("own.safetensors"), file("other.safetensors"), file("means.safetensors"));
+    let prompt = "The capital of Spain is";
+    ok(&["cache", "--site", "blocks.*.attn.hook_z", "--site", "blocks.5.hook_mlp_out", "-o", &own, prompt]);
+    ok(&["cache", "--site", "blocks.5.attn.hook_z", "-o", &other, "The capital of Hungary is"]);
+    let lines = file("lines.txt");
+    std::fs::write(&lines, "One day, Anna walked to the park.\n\nThe capital of Peru is Lima.\n").unwrap();
+    ok(&["cache", "--site", "blocks.5.attn.hook_z", "--lines", &lines, "-o", &means]);
+
+    let named = |file: &str| format!("ref={file}");
+    let shifts =
+        |plan: &str, file: &str| objects(&["tokens", "--json", "--plan", plan, "--reference", &named(file), prompt]);
+    let patch = "0..5,5[patch z from ref],6..12";
+    assert!(shifts(patch, &own).iter().all(|shift| shift["kl"] == 0.0));
+    assert!(shifts(patch, &other).last().unwrap()["kl"].as_f64().unwrap() > 0.0);
+    assert!(shifts("0..5,5[mean h1 from ref],6..12", &means).last().unwrap()["kl"].as_f64().unwrap() > 0.0);
+    let lens = objects(&["lens", "--json", "--plan", patch, "--reference", &named(&own), prompt]);
+    assert_eq!(lens.len() % 13, 0);
+
+    let pairs = file("pairs.jsonl");
+    std::fs::write(&pairs, "{\"prompt\": \"The capital of Spain is\", \"answer\": \"Madrid\"}\n").unwrap();
+    let store = file("store.db");
+    let computed = |file: &str| {
+        let reference = named(file);
+        let args =
+            ["sweep", "--json", "--plan", patch, "--pairs", &pairs, "--store", &store, "--reference", &reference];
+        objects(&args).pop().unwrap()["summary"]["computed_rows"].clone()
+    };
+    assert_eq!([computed(&own), computed(&own), computed(&other)], [1, 0, 1]);
+
+    // Nothing that could be compared.
+    let verified = run(&["store", "verify", "--store", &store]);
+    let said = "2 results not compared: their plans take values of references";
+    assert!(verified.code == Some(1) && format!("{verified:?}").contains(said), "{verified:?}");
+
+    // A file is replaced only when that is asked for.
+    refused(2, &["cache", "--site", "*", "-o", &own, prompt], &["own.safetensors exists", "--force"]);
+    ok(&["cache", "--site", "*", "--force", "-o", &own, prompt]);
+    assert!(shifts("0..5,5[patch pattern from ref,patch ln2 from ref],6..12", &own).iter().all(|s| s["kl"] == 0.0));
+    refused(2, &["tokens", "--plan", patch, "--reference", &named(&means), prompt], &["has 2 sequences"]);
+    refused(2, &["tokens", "--plan", patch, prompt], &["there is no reference ref"]);
+    refused(2, &["tokens", "--plan", patch, "--reference", "ref", prompt], &["a name, `=` and a file"]);
+    refused(3, &["tokens", "--plan", patch, "--reference", "ref=nowhere", prompt], &["cannot read nowhere"]);
+    let new = file("new.safetensors");
+    for (site, wanted) in
+        [("blocks.12.hook_mlp_out", "layer 12 of 12"), ("blocks.5.hook_zz", "attn.hook_z"), ("z", "blocks.5.HOOK")]
+    {
+        refused(2, &["cache", "--site", site, "-o", &new, prompt], &[wanted]);
+    }
+    refused(2, &["cache", "--site", "*", "--lines", &lines, "-o", &new], &["no common width"]);
+    refused(2, &["cache", "--site", "blocks.5.hook_mlp_out", "--plan", "5,5", "-o", &new, prompt], &["runs 2 times"]);
+    assert!(!std::path::Path::new(&new).exists());
 }

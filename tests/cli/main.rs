@@ -9,6 +9,7 @@ mod engine;
 mod files;
 #[cfg(feature = "agent")]
 mod generate;
+mod inside;
 mod look;
 mod loss;
 mod models;

@@ -33,7 +33,7 @@ fn the_model_sets_the_range() {
         ("0..13", &["13", "^"]),
         ("8..4", &["backwards", "8..=4"]),
         ("7[zero h8]", &["head 8 of 8", "h0..=h7"]),
-        ("7[noise 0.1]", &["noise", "^^^^^"]),
+        ("7[nois 0.1 pre]", &["noise", "^^^^"]),
         ("bridge(2:5,x)", &["bridge"]),
         ("skip 12", &["12"]),
         ("0..8,", &["^"]),

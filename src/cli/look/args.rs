@@ -1,4 +1,4 @@
-//! What `tokens`, `lens`, `attribute`, `attention` and `similarity` may be asked.
+//! What `tokens`, `lens`, `attribute`, `attention`, `similarity` and `cache` may be asked.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use lesion::measure::ChangeOrder;
 
 use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs, positive};
+use crate::cli::references::ReferenceArgs;
+use crate::cli::sweep::args::MemorySize;
 
 /// Show what a plan changes, token by token: losses, ranks, and which tokens became more and less likely
 #[derive(Args, Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Tokens {
     /// By what gains and losses are ordered
     #[arg(long, value_enum, default_value_t = By::Probability, value_name = "MEASURE")]
     pub(crate) by: By,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -78,6 +82,8 @@ pub(crate) struct Lens {
     #[arg(long, value_name = "N")]
     pub(crate) last: Option<u32>,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -119,6 +125,8 @@ pub(crate) struct Attribute {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -154,6 +162,8 @@ pub(crate) struct Attention {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -171,23 +181,65 @@ with and without position 0. An output file that ends in .svg or .png is a drawi
 
 Examples:
   lesion similarity 'One day, Anna walked to the park with her dog.'
-  lesion similarity --plan 'reverse 4..8' --file story.txt
+  lesion similarity --plan 'reverse 4..8' --lines story.txt
   lesion similarity --json --with-first 'The capital of Spain is Madrid.'")]
 pub(crate) struct Similar {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
-    /// Take each line of a file as a text; may be given several times, `-` is stdin
+    /// A file of texts, one a line; may be given several times, `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids"])]
-    pub(crate) file: Vec<PathBuf>,
+    pub(crate) lines: Vec<PathBuf>,
     /// Count position 0, too
     #[arg(long)]
     pub(crate) with_first: bool,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Write activations to a file: what modifiers of plans patch in, take the mean of, or steer along
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Sites have the names of TransformerLens; `*` stands for every layer, or every hook. The file is in the safetensors format: a tensor \
+[tokens, width] for each site, and the ids as `tokens`. Its memory is checked before anything runs.
+
+Examples:
+  lesion cache --site blocks.5.attn.hook_z -o clean.safetensors 'When Tom and Jack went to the market, Tom gave a lamp to'
+  lesion tokens --reference clean=clean.safetensors --plan '0..5,5[patch h3 from clean],6..12' 'When Tom and Jack went to the market, Jack gave a lamp to'
+  lesion cache --site 'blocks.*.hook_mlp_out' --lines prompts.txt -o means.safetensors
+  lesion sweep --reference m=means.safetensors --plan '0..5,5[mean mlp from m],6..12' --task antonyms")]
+pub(crate) struct Cache {
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+    /// A file of prompts, one a line: their tokens one behind the other, to take means of
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids"])]
+    pub(crate) lines: Option<PathBuf>,
+    /// What is written; may be given several times
+    #[arg(long, value_name = "NAME", required = true)]
+    pub(crate) site: Vec<String>,
+    /// Which layers run, in which order [default: the intact model]
+    #[arg(long, value_name = "PLAN")]
+    pub(crate) plan: Option<String>,
+    /// The file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Bytes that activations may take, such as 4GB [default: a quarter of the memory]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<MemorySize>,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }

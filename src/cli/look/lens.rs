@@ -48,6 +48,7 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     let first = args.last.map_or(0, |last| input.ids.len().saturating_sub(last as usize));
     for (number, plan) in plans.iter().enumerate() {

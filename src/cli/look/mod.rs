@@ -1,9 +1,11 @@
 //! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`); what a prediction is made of
-//! (`attribute`), where heads look (`attention`), and how much each step turns the residual stream (`similarity`).
+//! (`attribute`), where heads look (`attention`), and how much each step turns the residual stream (`similarity`); activations
+//! as files (`cache`).
 
 pub(crate) mod args;
 pub(crate) mod attention;
 pub(crate) mod attribute;
+pub(crate) mod cache;
 mod grid;
 pub(crate) mod lens;
 mod picture;
@@ -19,28 +21,28 @@ use super::failure::{Failure, Result};
 use super::resolve::Input;
 
 /// Tokens by name: their text in quotes, or their ids where there is no tokenizer.
-struct Names<'m> {
+pub(super) struct Names<'m> {
     model: &'m Model,
     ids_only: bool,
 }
 
 impl<'m> Names<'m> {
     /// Ids in, ids out.
-    fn new(model: &'m Model, input: &Input) -> Names<'m> {
+    pub(super) fn new(model: &'m Model, input: &Input) -> Names<'m> {
         Names { model, ids_only: input.text.is_none() }
     }
 
-    fn text(&self, id: u32) -> Option<String> {
+    pub(super) fn text(&self, id: u32) -> Option<String> {
         let tokenizer = if self.ids_only { None } else { self.model.tokenizer().ok() };
         tokenizer.and_then(|tokenizer| tokenizer.decode(&[id]).ok())
     }
 
-    fn quoted(&self, id: u32) -> String {
+    pub(super) fn quoted(&self, id: u32) -> String {
         self.text(id).map_or_else(|| id.to_string(), |text| format!("{text:?}"))
     }
 
     /// As wide as a cell: a middle dot for a space in front, what does not fit cut off.
-    fn cell(&self, id: u32, width: usize) -> String {
+    pub(super) fn cell(&self, id: u32, width: usize) -> String {
         let text = self.text(id).unwrap_or_else(|| id.to_string());
         let mut shown = String::new();
         for (i, c) in text.chars().enumerate() {

@@ -79,6 +79,7 @@ pub(crate) fn run(args: &Tokens) -> Result<Exit> {
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
         let shifts = shifts(&mut session, &plan.plan, &input.ids, args.changes as usize, args.by.order());

@@ -27,6 +27,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
     let target = Target::new(&args.to, &experiment.name)?;
     let mut study = report::of_store(&store, &experiment, args.seed)?;
     drop(store);
+    if study.expected_examples.is_none() {
+        note("warning: the experiment has not ended: examples may be missing");
+    }
     if let Some(title) = &args.title {
         study.title.clone_from(title);
     }

@@ -131,7 +131,8 @@ pub(crate) struct Query {
 /// The fields are the library's to name.
 fn query_help() -> String {
     format!(
-        "A line is a result and a task that its example is of. What is NaN in one line of a group is NaN in its mean.\n\n\
+        "A line is a result and a task that its example is of. What is NaN in one line of a group is NaN in its mean. Means count \
+         every line once; those of `sweep`, `store diff` and reports count tokens.\n\n\
          Fields:\n{}\n\
          Examples:\n  \
          lesion store query --experiment truncations --group-by task,plan --sort loss\n  \

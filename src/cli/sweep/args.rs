@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::references::ReferenceArgs;
 use crate::cli::store::args::StoreArgs;
 
 /// Measure many corrupted models on many examples, sharing all that they have in common
@@ -195,6 +196,8 @@ pub(crate) struct ExampleArgs {
     pub(crate) stride: Option<u32>,
     #[command(flatten)]
     pub(crate) bos: BosArgs,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
 }
 
 impl ExampleArgs {
@@ -209,6 +212,7 @@ impl ExampleArgs {
             window: None,
             stride: None,
             bos: BosArgs { bos: true, no_bos: false },
+            references: ReferenceArgs::default(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use lesion::forward::References;
 use lesion::measure::Answered;
 use lesion::model::Model;
 use lesion::store;
@@ -16,6 +17,7 @@ use super::args::{ExampleArgs, Shard};
 use super::text::TextWindows;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::model::{model_failure, shown_path};
+use crate::cli::output::note;
 use crate::cli::resolve::within_context;
 use crate::cli::tasks::files as task_files;
 use crate::cli::{measure_failure, signals};
@@ -58,6 +60,8 @@ pub(crate) struct Inputs<'m> {
     number: u64,
     /// Of all examples so far, those of other shards included.
     hash: Sha256,
+    /// What modifiers find by name.
+    references: References,
 }
 
 struct Source {
@@ -66,6 +70,21 @@ struct Source {
     /// Of its file.
     file: String,
     kind: Kind,
+}
+
+impl Source {
+    /// Says what is certainly not meant, and would show in every number.
+    fn warn(&self) {
+        let Kind::Task(task) = &self.kind else { return };
+        let doubled = |example: &usize| task.question(*example).is_some_and(|question| question.doubles_space());
+        if let Some(first) = (0..task.examples.len()).find(doubled) {
+            let name = self.name.escape_debug();
+            note(format!(
+                "warning: task `{name}`, example {first}: white space on both sides of a join, two spaces where one is meant; \
+                 `lesion tasks check` lists all such"
+            ));
+        }
+    }
 }
 
 enum Kind {
@@ -91,7 +110,7 @@ impl ExampleArgs {
 impl<'m> Inputs<'m> {
     /// Reads tasks and pairs, opens texts.
     pub(crate) fn open(args: &ExampleArgs, shard: Option<Shard>, model: &'m Model) -> Result<Inputs<'m>> {
-        let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos } = args;
+        let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos, references } = args;
         let bos_id = bos.wanted().then(|| model.bos()).transpose().map_err(|error| model_failure(&error))?;
         let mut sources: Vec<Source> = Vec::new();
         let mut add = |source: Source| match sources.iter().any(|other| other.name == source.name) {
@@ -133,8 +152,11 @@ impl<'m> Inputs<'m> {
         if !wanted.is_empty() {
             sources.retain(|source| wanted.contains(&source.name));
         }
+        sources.iter().for_each(Source::warn);
         let limit = limit.map_or(u64::MAX, u64::from);
-        Ok(Inputs { model, bos: bos_id, sources, shard, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
+        let references = references.read()?;
+        let hash = Sha256::new();
+        Ok(Inputs { model, bos: bos_id, sources, shard, limit, source: 0, index: 0, number: 0, hash, references })
     }
 
     /// These tasks, behind BOS.
@@ -144,7 +166,8 @@ impl<'m> Inputs<'m> {
         let source = |task: Task| Source { name: task.name.clone(), file: file.to_owned(), kind: Kind::Task(task) };
         let sources = tasks.into_iter().map(source).collect();
         let limit = u64::MAX;
-        Ok(Inputs { model, bos, sources, shard: None, limit, source: 0, index: 0, number: 0, hash: Sha256::new() })
+        let (hash, references) = (Sha256::new(), References::NONE);
+        Ok(Inputs { model, bos, sources, shard: None, limit, source: 0, index: 0, number: 0, hash, references })
     }
 
     /// The names of tasks and texts.
@@ -205,7 +228,8 @@ impl<'m> Inputs<'m> {
                 Some((ids, scored, text)) => {
                     self.index += 1;
                     self.number += 1;
-                    let example = Example::new(number, ids, scored);
+                    let references = self.references.clone();
+                    let example = Example { references, ..Example::new(number, ids, scored) };
                     self.hash.update(format!("{:?}", ExampleDigest::of(&example)));
                     return Ok(Some(Placed { group: self.source, index, text, example }));
                 }

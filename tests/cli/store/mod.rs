@@ -173,7 +173,11 @@ fn completions_are_said_once() {
     let first = complete(&[text]);
     let again = complete(&[text]);
     assert_eq!((first.code, first.stdout.as_str()), (Some(0), again.stdout.as_str()), "{}", first.stderr);
-    assert!(again.stderr.contains("it was there") && !first.stderr.contains("it was there"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("it was in the store") && !first.stderr.contains("it was in the store"),
+        "{}",
+        again.stderr
+    );
     let json = objects(&["complete", "--json", "-n", "4", "--store", &store, text]);
     assert_eq!(json, objects(&["complete", "--json", "-n", "4", "--no-store", text]));
     assert_eq!(completions().len(), 1);
@@ -189,7 +193,7 @@ fn completions_are_said_once() {
     assert_eq!((completions().len(), &completions()[0]["text"]), (1, &json[0]["completion"]));
     assert_eq!(complete(&[text, "--plan", "0..8", "--plan", "0..12"]).code, Some(0));
     assert_eq!(completions().len(), 2);
-    assert!(complete(&[ids, &prompt]).stderr.contains("it was there"));
+    assert!(complete(&[ids, &prompt]).stderr.contains("it was in the store"));
 }
 
 /// A result that another instruction set has added to is verified part by part.

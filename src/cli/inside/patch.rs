@@ -1,0 +1,303 @@
+//! `lesion patch`: grids of activations that one run lends another.
+
+use std::ops::Range;
+
+use lesion::forward::Session;
+use lesion::inside::{Cells, Direction, Grid, Metric, PatchGrid, Run};
+use lesion::measure::Number;
+use lesion::model::Model;
+use lesion::plan::{Action, Modifier, Site};
+use serde::Serialize;
+
+use super::args::Patch;
+use super::map::{self, CELL, Map};
+use super::{
+    AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, limits, plan, prompted, row_label, signed, single,
+};
+use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::look::Names;
+use crate::cli::output::{Output, SCHEMA_VERSION, shown};
+use crate::cli::resolve::{self, Input, NamedPlan};
+use crate::cli::{model, signals};
+
+/// A patched run. Fields are never renamed.
+#[derive(Serialize)]
+struct CellRecord<'a> {
+    schema_version: u32,
+    model: &'a str,
+    plan: String,
+    site: &'static str,
+    address: String,
+    layer: usize,
+    occurrence: usize,
+    /// Where the columns are positions.
+    position: Option<usize>,
+    token: Option<String>,
+    token_id: Option<u32>,
+    /// Where they are heads.
+    head: Option<usize>,
+    /// The metric.
+    value: Number,
+    /// (value − corrupted) / (clean − corrupted); NaN where the runs can't be told apart.
+    score: Number,
+}
+
+/// The baselines, and what all cells took.
+#[derive(Serialize)]
+struct SummaryRecord<'a> {
+    schema_version: u32,
+    model: &'a str,
+    numerics: String,
+    bos: bool,
+    site: &'static str,
+    /// Positions that are patched, half-open; none for all.
+    positions: Option<[usize; 2]>,
+    direction: &'static str,
+    metric: &'static str,
+    answer: AnswerRecord<'a>,
+    other: Option<AnswerRecord<'a>>,
+    clean: RunRecord<'a>,
+    corrupted: RunRecord<'a>,
+    noise_floor: f64,
+    resolved: bool,
+    cells: usize,
+    /// Sequences that are scored for each cell: the cost is that on each.
+    sequences: usize,
+    #[serde(flatten)]
+    cost: CostRecord,
+    threads: usize,
+}
+
+#[derive(Serialize)]
+struct RunRecord<'a> {
+    plan: &'a str,
+    ids: &'a [u32],
+    value: Number,
+}
+
+/// Both runs, and what tells them apart.
+struct Pair {
+    clean: (Input, NamedPlan),
+    corrupted: (Input, NamedPlan),
+    metric: Metric,
+}
+
+pub(crate) fn run(args: &Patch) -> Result<Exit> {
+    for text in [&args.plan, &args.corrupted_plan].into_iter().flatten() {
+        resolve::parse(text)?;
+    }
+    let engine = resolve::engine(&args.engine)?;
+    let mut output = Output::open(&args.output)?;
+    let model = model::open(&args.model)?;
+    let pair = pair(args, &model)?;
+    let positions = positions(args, &pair)?;
+    let cells = match args.site.has_heads() {
+        true => Cells::Heads { positions: args.positions.as_ref().map(|positions| positions.0.clone()) },
+        false => Cells::Positions(positions),
+    };
+    let direction = if args.reverse { Direction::Noise } else { Direction::Denoise };
+    let side = |(input, plan): &(Input, NamedPlan)| Run { ids: input.ids.clone(), plan: plan.plan.clone() };
+    let grid = PatchGrid::new(side(&pair.clean), side(&pair.corrupted), args.site.site(), cells, direction);
+    let names = Names::new(&model, &pair.clean.0);
+    let grid = grid.map_err(|error| told_tokens(inside_failure(&error), &pair, &names))?;
+    let mut session = resolve::session(&model, engine)?;
+    let found = grid.run(&mut session, &pair.metric, limits(&args.memory)?).map_err(|error| inside_failure(&error))?;
+    model::check_unchanged(&model, args.model.read())?;
+    signals::check()?;
+    if output.json {
+        records(&mut output, args, &session, &pair, &found, &names)?;
+    } else {
+        show(&mut output, args, &pair, &found, &names)?;
+    }
+    output.finish()?;
+    Ok(Exit::Ok)
+}
+
+fn pair(args: &Patch, model: &Model) -> Result<Pair> {
+    let clean_text = resolve::given_or_stdin(&args.prompt)?;
+    let corrupted_text = args.corrupted.as_deref().unwrap_or(&clean_text);
+    let answered = |answer: &str| -> Result<(Prompted, Prompted)> {
+        let clean = prompted(model, &clean_text, answer, &args.bos)?;
+        let corrupted = prompted(model, corrupted_text, answer, &args.bos)?;
+        if clean.answer != corrupted.answer {
+            let [clean, corrupted] = [&clean, &corrupted].map(|prompted| format!("{:?}", prompted.answer));
+            let message = format!("{answer:?} is of tokens {clean} behind one prompt and {corrupted} behind the other");
+            return Err(Failure::usage(message));
+        }
+        Ok((clean, corrupted))
+    };
+    let (clean, corrupted) = answered(&args.answer)?;
+    let names = Names::new(model, &clean.input);
+    let metric = match &args.other {
+        Some(other) => Metric::LogitDifference {
+            answer: single(&clean.answer, "--answer", &names)?,
+            other: single(&answered(other)?.0.answer, "--other", &names)?,
+        },
+        None => Metric::Nll { answer: clean.answer },
+    };
+    let clean_plan = args.plan.as_deref();
+    let corrupted_plan = args.corrupted_plan.as_deref().or(clean_plan);
+    Ok(Pair {
+        clean: (clean.input, plan(clean_plan, model)?),
+        corrupted: (corrupted.input, plan(corrupted_plan, model)?),
+        metric,
+    })
+}
+
+/// Positions that are patched: before the first token that differs both runs are the same, unless their plans are not.
+fn positions(args: &Patch, Pair { clean, corrupted, .. }: &Pair) -> Result<Range<usize>> {
+    if let Some(positions) = &args.positions {
+        return Ok(positions.0.clone());
+    }
+    let tokens = clean.0.ids.len();
+    let same = clean.0.ids.iter().zip(&corrupted.0.ids).take_while(|(a, b)| a == b).count();
+    if clean.1.plan != corrupted.1.plan {
+        return Ok(0..tokens);
+    }
+    if same == tokens && tokens == corrupted.0.ids.len() {
+        return Err(Failure::usage("both runs are the same: nothing is corrupted"));
+    }
+    Ok(same.min(tokens.saturating_sub(1))..tokens)
+}
+
+/// Prompts of unequal length are shown token by token.
+fn told_tokens(failure: Failure, Pair { clean, corrupted, .. }: &Pair, names: &Names<'_>) -> Failure {
+    if clean.0.ids.len() == corrupted.0.ids.len() {
+        return failure;
+    }
+    let tokens = |ids: &[u32]| ids.iter().map(|id| names.quoted(*id)).collect::<Vec<_>>().join(" ");
+    failure.with_help(format!("clean: {}\n      corrupted: {}", tokens(&clean.0.ids), tokens(&corrupted.0.ids)))
+}
+
+/// The receiving run, and the name that its patches have for the other.
+fn receiver<'a>(args: &Patch, pair: &'a Pair) -> (&'a (Input, NamedPlan), &'static str) {
+    if args.reverse { (&pair.clean, "corrupted") } else { (&pair.corrupted, "clean") }
+}
+
+fn records(
+    output: &mut Output,
+    args: &Patch,
+    session: &Session,
+    pair: &Pair,
+    grid: &Grid,
+    names: &Names<'_>,
+) -> Result<()> {
+    let ((input, plan), from) = receiver(args, pair);
+    let site = args.site.site();
+    let given = args.positions.as_ref().map(|positions| positions.0.clone());
+    for (row, values) in grid.rows.iter().zip(&grid.values) {
+        for (column, value) in grid.columns.clone().zip(values) {
+            let position = (!args.site.has_heads()).then_some(column);
+            let head = args.site.has_heads().then_some(column);
+            let positions = position.map_or_else(|| given.clone(), |at| Some(at..at + 1));
+            let token_id = position.map(|position| input.ids[position]);
+            output.object(&CellRecord {
+                schema_version: SCHEMA_VERSION,
+                model: session.model().name(),
+                plan: patched(plan, row.index, site, head, positions, from)?,
+                site: site.hook(),
+                address: row.address.to_string(),
+                layer: row.layer,
+                occurrence: row.occurrence,
+                position,
+                token: token_id.and_then(|id| names.text(id)),
+                token_id,
+                head,
+                value: Number(*value),
+                score: Number(grid.score(*value)),
+            })?;
+        }
+    }
+    let ids = |metric: &Metric| match metric {
+        Metric::LogitDifference { answer, other } => (vec![*answer], Some(vec![*other])),
+        Metric::Nll { answer } => (answer.clone(), None),
+    };
+    let (answer, other) = ids(&pair.metric);
+    let side = |(input, plan): &'_ (Input, NamedPlan), value| (input.ids.clone(), plan.text.clone(), Number(value));
+    let (clean, corrupted) = (side(&pair.clean, grid.clean), side(&pair.corrupted, grid.corrupted));
+    output.object(&SummaryRecord {
+        schema_version: SCHEMA_VERSION,
+        model: session.model().name(),
+        numerics: session.numerics(),
+        bos: pair.clean.0.bos,
+        site: site.hook(),
+        positions: match given {
+            Some(positions) => Some([positions.start, positions.end]),
+            None => (!args.site.has_heads()).then_some([grid.columns.start, grid.columns.end]),
+        },
+        direction: if args.reverse { "corrupted into clean" } else { "clean into corrupted" },
+        metric: if other.is_some() { "logit difference" } else { "nll" },
+        answer: AnswerRecord { text: &args.answer, ids: &answer },
+        other: args.other.as_deref().zip(other.as_deref()).map(|(text, ids)| AnswerRecord { text, ids }),
+        clean: RunRecord { ids: &clean.0, plan: &clean.1, value: clean.2 },
+        corrupted: RunRecord { ids: &corrupted.0, plan: &corrupted.1, value: corrupted.2 },
+        noise_floor: grid.noise_floor,
+        resolved: grid.is_resolved(),
+        cells: grid.values.iter().map(Vec::len).sum(),
+        sequences: grid.examples,
+        cost: CostRecord::new(grid.cost),
+        threads: session.threads(),
+    })
+}
+
+/// The text of a cell's plan.
+fn patched(
+    plan: &NamedPlan,
+    index: usize,
+    site: Site,
+    head: Option<usize>,
+    positions: Option<Range<usize>>,
+    from: &str,
+) -> Result<String> {
+    let action = Action::Patch { from: from.to_owned() };
+    let modifier = Modifier { action, site, units: head.into_iter().collect(), positions };
+    let plan = plan.plan.with_modifiers(&[(index, modifier)]);
+    Ok(plan.map_err(|error| Failure::usage(error.to_string()))?.to_string())
+}
+
+fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Names<'_>) -> Result<()> {
+    let metric = match (&pair.metric, &args.other) {
+        (Metric::LogitDifference { .. }, Some(other)) => format!("logit {:?} − logit {other:?}", args.answer),
+        _ => format!("−ln p of {:?}, nats", args.answer),
+    };
+    let (of, into) = if args.reverse { ("corrupted", "clean") } else { ("clean", "corrupted") };
+    output.heading(&format!("{} of the {of} run, patched into the {into} one", args.site.site().hook()))?;
+    let (clean, corrupted) = (signed(grid.clean), signed(grid.corrupted));
+    output.line(format!("{metric}: clean {clean}, corrupted {corrupted}"))?;
+    if !grid.is_resolved() {
+        let floor = shown(grid.noise_floor);
+        return output
+            .line(format!("unresolved: the runs differ by less than {floor}, which rounding may do: no scores"));
+    }
+    let columns = || grid.columns.clone();
+    let tokens = |input: &Input| columns().map(|at| names.cell(input.ids[at], CELL).trim_end().to_owned()).collect();
+    let heads: Vec<(String, Vec<String>)> = if args.site.has_heads() {
+        vec![("layer".to_owned(), columns().map(|head| format!("h{head}")).collect())]
+    } else {
+        let mut lines = vec![("layer".to_owned(), columns().map(|at| at.to_string()).collect())];
+        if pair.clean.0.ids == pair.corrupted.0.ids {
+            lines.push((String::new(), tokens(&pair.clean.0)));
+        } else {
+            lines.push(("clean".to_owned(), tokens(&pair.clean.0)));
+            lines.push(("corrupted".to_owned(), tokens(&pair.corrupted.0)));
+        }
+        lines
+    };
+    let map = Map {
+        rows: grid.rows.iter().map(|row| row_label(row, &grid.rows)).collect(),
+        heads,
+        cells: grid.values.iter().map(|row| row.iter().map(|value| grid.score(*value)).collect()).collect(),
+        // The run that is patched.
+        even: if args.reverse { 1.0 } else { 0.0 },
+        extreme: 1.0,
+    };
+    map::show(output, &map)?;
+    let column = |c: usize| match args.site.has_heads() {
+        true => format!("h{}", grid.columns.start + c),
+        false => format!("@{}", grid.columns.start + c),
+    };
+    output.line(format!("{} is the {into} run; furthest from it: {}", map.even, map::furthest(&map, 4, &column)))?;
+    let cells: usize = grid.values.iter().map(Vec::len).sum();
+    let sequences = if grid.examples == 1 { String::new() } else { format!(", {} sequences each", grid.examples) };
+    output.line(format!("{cells} cells{sequences}: {}", cost_text(grid.cost)))
+}

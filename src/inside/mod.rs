@@ -1,0 +1,239 @@
+//! Experiments inside the model that are sweeps of modified plans on one pair of runs: a clean one, and one that is corrupted by
+//! other tokens, another plan or noise. Thin, on top of [`Sweep`]: here plans are written down and scores made of losses.
+//!
+//! - [`PatchGrid`]: what of one run, put into the other, brings its behaviour along (activation patching).
+//! - [`Trace`]: which states carry a fact through a noised subject (causal tracing).
+//!
+//! All numbers are f64. A [`Metric`] is in logits or nats; a pair of runs is measured where their prompts end.
+
+mod patch;
+#[cfg(all(test, feature = "mini"))]
+mod tests;
+mod trace;
+
+pub use patch::{Cells, Direction, Grid, GridRow, PatchGrid};
+pub use trace::{Trace, Traced, TracedCell, noise_level};
+
+use crate::forward::{ForwardError, Precision, References, Session};
+use crate::plan::{MAX_FAMILY_EXECUTIONS, MAX_PLANS, Plan, Site, StepError};
+use crate::sweep::{Ended, Event, Example, Sweep, SweepCost, SweepError, SweepOptions};
+use std::ops::{ControlFlow, Range};
+use thiserror::Error;
+
+/// Tokens under a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The prompt's tokens.
+    pub ids: Vec<u32>,
+    /// What runs.
+    pub plan: Plan,
+}
+
+/// What a run is measured by, behind its prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    /// `logit(answer) − logit(other)` of the token that comes next. It is `ln p(answer) − ln p(other)`: two losses.
+    LogitDifference {
+        /// The token that the clean run should say.
+        answer: u32,
+        /// The one to compare with.
+        other: u32,
+    },
+    /// `−ln p` of an answer, summed over its tokens, nats. What is patched at all positions is patched at those of the answer's
+    /// tokens, too, all but the last of which run.
+    Nll {
+        /// The answer.
+        answer: Vec<u32>,
+    },
+}
+
+/// Why an experiment was refused, or ended.
+#[derive(Debug, Error)]
+pub enum InsideError {
+    /// Positions of the two runs do not correspond.
+    #[error("the clean run has {clean} tokens, the corrupted one {corrupted}: patching takes as many")]
+    Lengths {
+        /// Tokens of the clean prompt.
+        clean: usize,
+        /// Of the corrupted one.
+        corrupted: usize,
+    },
+    /// Nothing precedes the answer.
+    #[error("a prompt without tokens predicts nothing")]
+    NoTokens,
+    /// Nothing is scored.
+    #[error("an answer without tokens has no loss")]
+    NoAnswer,
+    /// There are no such tokens.
+    #[error("positions {}..{} of {tokens} tokens", positions.start, positions.end)]
+    Positions {
+        /// The positions.
+        positions: Range<usize>,
+        /// Tokens of the prompt.
+        tokens: usize,
+    },
+    /// The site is not divided into heads.
+    #[error("{} is not divided into heads: q, k, v, pattern and z are", site.word())]
+    NoHeads {
+        /// The site.
+        site: Site,
+    },
+    /// No execution can be patched.
+    #[error(
+        "plan {plan}: nothing passes {} that runs exactly once in the other run, {other}", site.word()
+    )]
+    NoRows {
+        /// The plan that would be patched.
+        plan: Plan,
+        /// The plan of the run that activations come from.
+        other: Plan,
+        /// The site.
+        site: Site,
+    },
+    /// Noise would be drawn for each branch.
+    #[error("plan {plan}: noise is added before the first block, and this begins with {}", if plan.is_empty() { "none" } else { "a group" })]
+    NoFirst {
+        /// The plan.
+        plan: Plan,
+    },
+    /// A standard deviation that is none.
+    #[error("σ = {0}: a standard deviation is finite and not negative")]
+    Sigma(f64),
+    /// Nothing is drawn, or nothing is restored.
+    #[error("{what}: 0 is too few")]
+    None {
+        /// What there is none of.
+        what: &'static str,
+    },
+    /// Too many plans.
+    #[error(
+        "{plans} plans of {executions} blocks: {MAX_PLANS} plans and {MAX_FAMILY_EXECUTIONS} blocks in all are possible"
+    )]
+    Size {
+        /// Plans.
+        plans: u128,
+        /// Executions of each.
+        executions: usize,
+    },
+    /// A plan can't be changed so.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The forward pass refused.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The sweep refused.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// Its caller broke off.
+    #[error("broken off")]
+    Cancelled,
+}
+
+/// What an experiment may take.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// Bytes for states and batches ([`SweepOptions::memory`]).
+    pub memory: usize,
+    /// Asked now and then: whether to break off.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+impl Metric {
+    fn check(&self) -> Result<(), InsideError> {
+        match self {
+            Metric::Nll { answer } if answer.is_empty() => Err(InsideError::NoAnswer),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sequences that are scored for each plan.
+    fn sequences(&self) -> usize {
+        match self {
+            Metric::LogitDifference { .. } => 2,
+            Metric::Nll { .. } => 1,
+        }
+    }
+
+    /// Tokens that run behind the prompt.
+    fn behind(&self) -> &[u32] {
+        match self {
+            Metric::LogitDifference { .. } => &[],
+            Metric::Nll { answer } => &answer[..answer.len() - 1],
+        }
+    }
+
+    /// What is scored behind a prompt.
+    fn examples(&self, prompt: &[u32], references: &References) -> Vec<Example> {
+        let answers: Vec<&[u32]> = match self {
+            Metric::LogitDifference { answer, other } => {
+                vec![std::slice::from_ref(answer), std::slice::from_ref(other)]
+            }
+            Metric::Nll { answer } => vec![answer],
+        };
+        let example = |(number, answer): (u64, &[u32])| {
+            let ids = [prompt, answer].concat();
+            let scored = prompt.len()..ids.len();
+            Example { references: references.clone(), ..Example::new(number, ids, scored) }
+        };
+        (0..).zip(answers).map(example).collect()
+    }
+
+    /// What the losses of the examples make.
+    fn of(&self, nll: &[f64]) -> f64 {
+        match (self, nll) {
+            (Metric::LogitDifference { .. }, [answer, other]) => other - answer,
+            _ => nll.iter().sum(),
+        }
+    }
+}
+
+/// Below this, a difference of logits or nats is rounding: twice what a single value may be off by, against f64.
+pub fn noise_floor(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 2e-3,
+        Precision::Bf16 => 4e-2,
+        Precision::F64 => 1e-9,
+    }
+}
+
+/// What plans make of one prompt.
+struct Measured {
+    /// By plan.
+    values: Vec<f64>,
+    /// On each scored sequence.
+    cost: SweepCost,
+}
+
+/// Runs plans on a prompt, as one sweep.
+fn measure(
+    session: &mut Session,
+    plans: Vec<Plan>,
+    prompt: &[u32],
+    references: &References,
+    metric: &Metric,
+    limits: Limits<'_>,
+) -> Result<Measured, InsideError> {
+    let count = plans.len();
+    let options = SweepOptions { memory: limits.memory, divergence: false, token_losses: false };
+    let sweep = Sweep::new(plans, &session.model().plan_shape(), options)?;
+    let examples = metric.examples(prompt, references);
+    let mut losses = vec![vec![f64::NAN; examples.len()]; count];
+    let ended = sweep.run(session, examples, &|_, _| false, &mut |event| {
+        if let Event::Rows(rows) = event {
+            rows.iter().for_each(|row| losses[row.plan][row.example as usize] = row.nll);
+        }
+        if (limits.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    match ended {
+        Ended::Complete => {
+            Ok(Measured { values: losses.iter().map(|nll| metric.of(nll)).collect(), cost: sweep.cost() })
+        }
+        Ended::Cancelled => Err(InsideError::Cancelled),
+    }
+}
+
+/// Refuses more plans than are ever run.
+fn check_size(plans: u128, executions: usize) -> Result<(), InsideError> {
+    let all = plans.saturating_mul(executions as u128);
+    if plans > MAX_PLANS || all > MAX_FAMILY_EXECUTIONS { Err(InsideError::Size { plans, executions }) } else { Ok(()) }
+}

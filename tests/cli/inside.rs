@@ -1,0 +1,175 @@
+//! Patch grids and causal tracing: their numbers are those of losses, and what they refuse.
+
+use serde_json::Value;
+
+use crate::run::{fields, floats, object, objects, ok, refused};
+
+const CLEAN: &str = "When Tom and Jack went to the market, Tom gave a lamp to";
+const CORRUPTED: &str = "When Tom and Jack went to the market, Jack gave a lamp to";
+const NAMES: [&str; 4] = ["--answer", " Jack", "--other", " Tom"];
+
+/// Cells and the summary behind them.
+fn patch(more: &[&str]) -> (Vec<Value>, Value) {
+    let mut found = objects(&[&["patch", "--json", CLEAN], more].concat());
+    let summary = found.pop().unwrap();
+    (found, summary)
+}
+
+/// The loss of an answer, summed.
+fn loss(prompt: &str, answer: &str, plan: &str) -> f64 {
+    let found = object(&["loss", "--no-store", "--json", "--plan", plan, "--answer", answer, prompt]);
+    floats(&found["answer_nll"]).iter().sum()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+#[test]
+fn a_grid_of_heads_finds_the_one_that_moves_the_name() {
+    let (cells, summary) = patch(&[&["--corrupted", CORRUPTED], &NAMES[..]].concat());
+    assert_eq!(cells.len(), 12 * 8);
+    let best = cells.iter().max_by(|a, b| number(&a["score"]).total_cmp(&number(&b["score"]))).unwrap();
+    assert_eq!((&best["layer"], &best["head"]), (&10.into(), &1.into()));
+    assert!((number(&best["score"]) - 1.0).abs() < 0.01);
+    assert_eq!(best["plan"], "0..10,10[patch h1 from clean],11");
+    let baseline = |prompt| loss(prompt, " Tom", "0..12") - loss(prompt, " Jack", "0..12");
+    let value = |side: &str| number(&summary[side]["value"]);
+    assert!((value("clean") - baseline(CLEAN)).abs() < 1e-9 && (value("corrupted") - baseline(CORRUPTED)).abs() < 1e-9);
+    let score = (number(&best["value"]) - value("corrupted")) / (value("clean") - value("corrupted"));
+    assert_eq!(score, number(&best["score"]));
+    assert_eq!((&summary["cells"], &summary["sequences"], &summary["resolved"]), (&96.into(), &2.into(), &true.into()));
+    assert!(number(&summary["block_evaluations"]) < 0.6 * number(&summary["naive_block_evaluations"]));
+    assert_eq!(
+        fields(best),
+        [
+            "address",
+            "head",
+            "layer",
+            "model",
+            "occurrence",
+            "plan",
+            "position",
+            "schema_version",
+            "score",
+            "site",
+            "token",
+            "token_id",
+            "value"
+        ]
+    );
+    let text = ok(&[&["patch", CLEAN, "--corrupted", CORRUPTED], &NAMES[..]].concat());
+    assert!(
+        text.contains("0 is the corrupted run; furthest from it: 10 h1 +1.00 · ") && !text.contains('\u{1b}'),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn positions_begin_where_the_prompts_differ() {
+    let (cells, summary) = patch(&["--corrupted", CORRUPTED, "--site", "pre", "--answer", " Jack"]);
+    assert_eq!(cells.len(), 12 * 5);
+    assert_eq!(
+        (&cells[0]["position"], &cells[0]["token"], &cells[0]["score"]),
+        (&10.into(), &" Jack".into(), &1.0.into())
+    );
+    assert_eq!((&summary["metric"], &summary["positions"]), (&"nll".into(), &serde_json::json!([10, 15])));
+    assert!((number(&summary["clean"]["value"]) - loss(CLEAN, " Jack", "0..12")).abs() < 1e-9);
+    let (all, _) = patch(&["--corrupted", CORRUPTED, "--site", "pre", "--answer", " Jack", "--positions", "0..15"]);
+    assert_eq!(all.len(), 12 * 15);
+    assert!(all[..10].iter().all(|cell| cell["score"] == 0.0));
+    assert_eq!(
+        all[10..15].iter().map(|c| &c["value"]).collect::<Vec<_>>(),
+        cells[..5].iter().map(|c| &c["value"]).collect::<Vec<_>>()
+    );
+    let (reversed, _) = patch(&["--corrupted", CORRUPTED, "--site", "pre", "--answer", " Jack", "--reverse"]);
+    assert_eq!((&reversed[0]["score"], &reversed[0]["token"]), (&0.0.into(), &" Tom".into()));
+    let text = ok(&[&["patch", CLEAN, "--corrupted", CORRUPTED, "--reverse"], &NAMES[..]].concat());
+    assert!(text.contains("1 is the clean run; furthest from it: 10 h1 0 · "), "{text}");
+    let (heads, summary) =
+        patch(&[&["--corrupted", CORRUPTED, "--positions", "14", "--site", "q"], &NAMES[..]].concat());
+    assert_eq!((heads.len(), &summary["positions"]), (96, &serde_json::json!([14, 15])));
+    assert_eq!(heads[0]["plan"], "0[patch q h0 from clean @14],1..12");
+}
+
+#[test]
+fn plans_corrupt_as_prompts_do() {
+    let (cells, summary) = patch(&["--corrupted-plan", "0..10,10[zero h1],11", "--answer", " Jack"]);
+    let restored = cells.iter().find(|cell| cell["layer"] == 10 && cell["head"] == 1).unwrap();
+    assert_eq!(
+        (&restored["score"], &restored["plan"]),
+        (&1.0.into(), &"0..10,10[zero h1,patch h1 from clean],11".into())
+    );
+    assert_eq!(summary["corrupted"]["plan"], "0..10,10[zero h1],11");
+    assert!((number(&summary["corrupted"]["value"]) - loss(CLEAN, " Jack", "0..10,10[zero h1],11")).abs() < 1e-9);
+    // An answer of several tokens.
+    let (_, summary) = patch(&["--corrupted-plan", "skip 5", "--answer", " Jack and Tom.", "--site", "mlp"]);
+    assert!(summary["answer"]["ids"].as_array().unwrap().len() > 1);
+    assert!((number(&summary["clean"]["value"]) - loss(CLEAN, " Jack and Tom.", "0..12")).abs() < 1e-9);
+    // Nothing to tell apart.
+    let same = ok(&["patch", CLEAN, "--corrupted", CLEAN, "--positions", "3", "--answer", " Jack"]);
+    assert!(same.contains("unresolved: the runs differ by less than 0.002"), "{same}");
+}
+
+#[test]
+fn traces_say_what_carries_a_fact() {
+    let spain = ["The capital of Spain is", "--answer", " Madrid"];
+    let trace = |more: &[&str]| -> (Vec<Value>, Value) {
+        let mut found = objects(&[&["trace", "--json"], &spain[..], more].concat());
+        let summary = found.pop().unwrap();
+        (found, summary)
+    };
+    let (cells, summary) = trace(&["--subject", "Spain", "--seeds", "4"]);
+    let tokens = 6 - number(&summary["subject"][0]) as usize;
+    assert_eq!(cells.len(), 12 * tokens);
+    assert!((number(&summary["clean"]) - (-loss(spain[0], " Madrid", "0..12")).exp()).abs() < 1e-9);
+    let last = cells.last().unwrap();
+    assert_eq!((&last["restored"], &last["effect"]), (&summary["clean"], &summary["total_effect"]));
+    let interval = |of: &Value| [number(&of["low"]), number(&of["mean"]), number(&of["high"])];
+    assert!(interval(&summary["total_effect"]).is_sorted() && number(&summary["total_effect"]["mean"]) > 0.1);
+    let subject = format!("{}..{}", summary["subject"][0], summary["subject"][1]);
+    assert_eq!(trace(&["--subject-tokens", &subject, "--seeds", "4"]).0, cells);
+    let (silent, summary) = trace(&["--subject", "Spain", "--sigma", "0", "--seeds", "2"]);
+    assert!(silent.iter().all(|cell| cell["effect"]["mean"] == 0.0) && summary["total_effect"]["high"] == 0.0);
+    let text = ok(&["trace", spain[0], "--answer", " Madrid", "--subject", "Spain", "--window", "3", "--site", "mlp"]);
+    assert!(text.contains("10 seeds · 3 layers in a row") && text.contains("·Spa"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn what_can_not_be_patched_or_traced_is_refused() {
+    let refuses = |more: &[&str], parts: &[&str]| refused(2, &[&["patch", CLEAN], more].concat(), parts);
+    refuses(&["--answer", " Jack"], &["--corrupted"]);
+    let longer = format!("{CORRUPTED} the");
+    refuses(
+        &["--corrupted", &longer, "--answer", " Jack"],
+        &["15 tokens, the corrupted one 16", "\" Jack\" \" gave\""],
+    );
+    refuses(&["--corrupted", CLEAN, "--answer", " Jack"], &["nothing is corrupted"]);
+    refuses(
+        &["--corrupted", CORRUPTED, "--answer", " Jack and Tom", "--other", " Tom"],
+        &["--answer is 3 tokens: \" Jack\" \" and\" \" Tom\""],
+    );
+    refuses(&["--corrupted", CORRUPTED, "--answer", ""], &["no tokens"]);
+    refuses(&["--corrupted", CORRUPTED, "--answer", " Jack", "--site", "luck"], &["luck"]);
+    refuses(&["--corrupted", CORRUPTED, "--answer", " Jack", "--positions", "9..16"], &["positions 9..16 of 15"]);
+    refuses(&["--corrupted", CORRUPTED, "--answer", " Jack", "--positions", "5..3"], &["i < j"]);
+    refuses(&["--corrupted-plan", "0..13", "--answer", " Jack"], &["range end 13 of 12 layers"]);
+    refuses(&["--corrupted-plan", "0..12m", "--answer", " Jack"], &["nothing passes z"]);
+    refuses(&["--corrupted", CORRUPTED, "--answer", &" Jack".repeat(250)], &["256"]);
+    let refuses = |more: &[&str], parts: &[&str]| {
+        refused(2, &[&["trace", CLEAN, "--answer", " Jack"], more].concat(), parts);
+    };
+    refuses(&[], &["--subject"]);
+    refuses(&["--subject", "Tom"], &["2 times", "--subject-tokens"]);
+    refuses(&["--subject", "Anna"], &["0 times"]);
+    refuses(&["--subject", ""], &["0 times"]);
+    refuses(&["--subject-tokens", "14..16"], &["positions 14..16 of 15 tokens"]);
+    refuses(&["--subject", "Jack", "--sigma", "NaN"], &["NaN"]);
+    refuses(&["--subject", "Jack", "--sigma", "-1"], &["-1"]);
+    refuses(&["--subject", "Jack", "--seeds", "0"], &["0"]);
+    refuses(&["--subject", "Jack", "--seeds", "4000000000"], &["plans of 12 blocks"]);
+    refuses(&["--subject", "Jack", "--plan", "(0|1),2..12"], &["begins with a group"]);
+    refuses(&["--subject", "Jack", "--plan", "repeat 3 x2"], &["layer 3 runs 2 times"]);
+}
