@@ -42,8 +42,8 @@ fn names(ids: &[u32]) -> Attributed {
     Attributed { position: ids.len() - 1, answer: 826, other: Some(817) }
 }
 
-/// What the clean run left, as `clean`, and a direction at each layer's end, as `joy`.
-fn references(session: &mut Session) -> References {
+/// Names what the clean run left `clean`, and a direction at each layer's end `joy`.
+fn name_references(session: &mut Session) {
     let wanted: Vec<(usize, Site)> = (0..12).flat_map(|layer| Site::ALL.map(|site| (layer, site))).collect();
     let clean = ids(CLEAN);
     let found = session.activations(&plan("0..12"), &Batch::new([&clean[..]]), &wanted).unwrap().remove(0);
@@ -53,7 +53,7 @@ fn references(session: &mut Session) -> References {
     let mut references = References::default();
     references.insert("clean", Arc::new(found));
     references.insert("joy", Arc::new(joy));
-    references
+    session.set_references(references);
 }
 
 fn of(found: &Attribution, execution: usize, source: LogitSource) -> Option<f64> {
@@ -67,7 +67,7 @@ fn parts_agree_with_transformers() {
     assert_eq!((&golden["a"], &golden["b"], &golden["position"]), (&826.into(), &817.into(), &(ids.len() - 1).into()));
     for (precision, gate) in [(Precision::F64, 1e-5), (Precision::F32, 1e-4)] {
         let mut session = session(precision);
-        let found = attribute(&mut session, &plan("0..12"), &ids, &References::NONE, names(&ids)).unwrap();
+        let found = attribute(&mut session, &plan("0..12"), &ids, names(&ids)).unwrap();
         assert_eq!(found.parts.len(), 1 + 12 * (8 + 1 + 1));
         let close = |a: f64, b: &Value| assert!((a - number(b)).abs() <= gate, "{precision}: {a} {b}");
         close(found.scale, &golden["scale"]);
@@ -111,11 +111,11 @@ fn parts_add_up_under_any_plan() {
     ];
     for (precision, gate) in [(Precision::F64, 1e-6), (Precision::F32, 1e-4)] {
         let mut session = session(precision);
-        let references = references(&mut session);
+        name_references(&mut session);
         for text in plans {
             for other in [None, Some(817)] {
                 let asked = Attributed { other, ..names(&ids) };
-                let found = attribute(&mut session, &plan(text), &ids, &references, asked).unwrap();
+                let found = attribute(&mut session, &plan(text), &ids, asked).unwrap();
                 let (sum, value) = (found.sum(), found.value);
                 assert!((sum - value).abs() <= gate, "{precision} {text}: {sum} {value}");
             }
@@ -127,8 +127,8 @@ fn parts_add_up_under_any_plan() {
 fn parts_show_what_modifiers_did() {
     let ids = ids(CLEAN);
     let mut session = session(Precision::F32);
-    let references = references(&mut session);
-    let mut parts = |text: &str| attribute(&mut session, &plan(text), &ids, &references, names(&ids)).unwrap();
+    name_references(&mut session);
+    let mut parts = |text: &str| attribute(&mut session, &plan(text), &ids, names(&ids)).unwrap();
 
     let intact = parts("0..12");
     let zeroed = parts("0..5,5[zero h1,zero mlp],6..12");
@@ -190,7 +190,7 @@ fn patterns_agree_with_transformers() {
     for case in sites.iter().filter(|case| case["site"] == "attn.hook_pattern") {
         let name = format!("blocks.{}", case["layer"]);
         for (head, keep) in [(0, "first"), (7, "last")] {
-            let found = attention_pattern(&mut session, &plan("0..12"), &ids, &References::NONE, &name, head).unwrap();
+            let found = attention_pattern(&mut session, &plan("0..12"), &ids, &name, head).unwrap();
             assert_eq!(found.len(), ids.len() * ids.len());
             for row in case["rows"].as_array().unwrap() {
                 let query = row["position"].as_u64().unwrap() as usize;
@@ -216,11 +216,11 @@ fn summaries_are_those_of_the_patterns() {
     let mut session = session(Precision::F32);
     // The MLP half has no attention; layer 3 runs twice.
     let changed = plan("0..3,3*2,4m,5[knockout keys 0 @2..15],6..12");
-    let found = head_summaries(&mut session, &changed, &ids, &References::NONE).unwrap();
+    let found = head_summaries(&mut session, &changed, &ids).unwrap();
     assert_eq!(found.len(), 12 * 8);
     for &HeadSummary { execution, head, entropy, first, previous } in found.iter().step_by(5) {
         let name = changed.executions().nth(execution).unwrap().address.to_string();
-        let pattern = attention_pattern(&mut session, &changed, &ids, &References::NONE, &name, head).unwrap();
+        let pattern = attention_pattern(&mut session, &changed, &ids, &name, head).unwrap();
         let p = |q: usize, k: usize| f64::from(pattern[q * n + k]);
         let mean = |of: &dyn Fn(usize) -> f64| (2..n).map(of).sum::<f64>() / (n - 2) as f64;
         let bits = |q: usize| (0..=q).map(|k| p(q, k)).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum::<f64>();
@@ -229,7 +229,7 @@ fn summaries_are_those_of_the_patterns() {
     }
     let knocked: Vec<&HeadSummary> = found.iter().filter(|summary| summary.execution == 6).collect();
     assert!(knocked.len() == 8 && knocked.iter().all(|summary| summary.first == 0.0));
-    let short = head_summaries(&mut session, &plan("0..12"), &ids[..2], &References::NONE).unwrap();
+    let short = head_summaries(&mut session, &plan("0..12"), &ids[..2]).unwrap();
     assert!(short.len() == 96 && short.iter().all(|summary| summary.entropy.is_nan() && summary.first.is_nan()));
 }
 
@@ -253,7 +253,7 @@ fn induction_is_told_on_repeated_random_tokens() {
     let best = (0..96).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
     let name = format!("blocks.{}", best / 8);
     let ids = &repeated.ids;
-    let pattern = attention_pattern(&mut session, &intact, ids, &References::NONE, &name, best % 8).unwrap();
+    let pattern = attention_pattern(&mut session, &intact, ids, &name, best % 8).unwrap();
     let by_hand = (51..101).map(|q| f64::from(pattern[q * 101 + q - 49])).sum::<f64>() / 50.0;
     assert!((scores[best] - by_hand).abs() < 1e-9);
     for text in ["0..5,5[zero h1 @3],6..12", "0..5,5[knockout keys 0],6..12", "0..5,5[patch z from clean],6..12"] {
@@ -270,7 +270,7 @@ fn cosines_are_those_of_the_states() {
     let mut similarity = Similarity::new(&repeated).unwrap();
     let mut sums = [[0.0; 2]; 2];
     for text in &texts {
-        similarity.add(&mut session, &repeated, text, &References::NONE).unwrap();
+        similarity.add(&mut session, &repeated, text).unwrap();
         let mut states = Vec::new();
         let batch = Batch::new([&text[..]]);
         session.residuals(&repeated, &batch, |residual| states.push(residual.hidden.to_vec())).unwrap();
@@ -300,7 +300,7 @@ fn cosines_are_those_of_the_states() {
     // A zeroed state has no direction.
     let emptied = plan("0..12,0[zero post]");
     let mut similarity = Similarity::new(&emptied).unwrap();
-    similarity.add(&mut session, &emptied, &texts[0], &References::NONE).unwrap();
+    similarity.add(&mut session, &emptied, &texts[0]).unwrap();
     assert!(similarity.all.block_influence()[12].is_nan() && similarity.all.block_influence()[11] > 0.0);
 }
 
@@ -308,17 +308,15 @@ fn cosines_are_those_of_the_states() {
 fn what_can_not_be_looked_at_is_named() {
     let ids = ids(CLEAN);
     let mut session = session(Precision::F32);
-    let none = &References::NONE;
     let asked = names(&ids);
-    let mut said = |text: &str, asked: Attributed| {
-        attribute(&mut session, &plan(text), &ids, none, asked).unwrap_err().to_string()
-    };
+    let mut said =
+        |text: &str, asked: Attributed| attribute(&mut session, &plan(text), &ids, asked).unwrap_err().to_string();
     assert_eq!(said("0..12", Attributed { position: 15, ..asked }), "position 15 of 15 tokens: positions count from 0");
     assert!(said("0..12", Attributed { answer: 2048, ..asked }).contains("token id 2048"));
     assert!(said("0..12", Attributed { other: Some(9999), ..asked }).contains("token id 9999"));
     assert!(said("0..5,5[patch z from clean],6..12", asked).ends_with("there is no reference clean"));
     let mut said = |text: &str, name: &str, head: usize| {
-        attention_pattern(&mut session, &plan(text), &ids, none, name, head).unwrap_err().to_string()
+        attention_pattern(&mut session, &plan(text), &ids, name, head).unwrap_err().to_string()
     };
     assert_eq!(said("0..12", "blocks.5", 8), "head 8 of 8: heads are 0..=7");
     assert!(said("5*2", "blocks.5", 0).contains("layer 5 runs 2 times: blocks.5@0..=blocks.5@1"));
@@ -330,7 +328,7 @@ fn what_can_not_be_looked_at_is_named() {
     let long = plan("3*1024");
     assert!(matches!(Similarity::new(&long), Err(MeasureError::States { states: 1025, limit: MAX_STATES })));
     let mut similarity = Similarity::new(&plan("0..12")).unwrap();
-    let empty = similarity.add(&mut session, &plan("0..12"), &[], none).unwrap_err();
+    let empty = similarity.add(&mut session, &plan("0..12"), &[]).unwrap_err();
     assert!(matches!(empty, MeasureError::Forward(ForwardError::Empty { .. })), "{empty}");
     assert_eq!(similarity.all.tokens(), 0);
     assert!(similarity.all.cosine(0, 1).is_nan());

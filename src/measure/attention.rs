@@ -5,7 +5,7 @@
 //! itself, so that the previous token is the first.
 
 use super::MeasureError;
-use crate::forward::{Batch, References, Seen, Session};
+use crate::forward::{Batch, Seen, Session};
 use crate::model::Model;
 use crate::plan::{Action, AddressError, Part, Plan, Site};
 use rand_chacha::ChaCha8Rng;
@@ -32,13 +32,12 @@ pub struct HeadSummary {
 /// The pattern of one head of the execution that `name` names (`steps.4`, `blocks.5@1`, `blocks.5`), `[tokens, tokens]`.
 ///
 /// # Errors
-/// Where the plan has no such execution, or it no attention or no such head; where ids, plan or references do not fit the
+/// Where the plan has no such execution, or it no attention or no such head; where ids or plan do not fit the
 /// model.
 pub fn attention_pattern(
     session: &mut Session,
     plan: &Plan,
     ids: &[u32],
-    references: &References,
     name: &str,
     head: usize,
 ) -> Result<Vec<f32>, MeasureError> {
@@ -52,7 +51,7 @@ pub fn attention_pattern(
     }
     let execution = found.index;
     let mut pattern = Vec::new();
-    let batch = Batch::new([ids]).with_references([references.clone()]);
+    let batch = Batch::new([ids]);
     let wants = |index, site| index == execution && site == Site::Pattern;
     session.watch(plan, &batch, &wants, &mut |seen| {
         pattern.extend_from_slice(&seen.values[head * ids.len()..(head + 1) * ids.len()]);
@@ -63,16 +62,11 @@ pub fn attention_pattern(
 /// Every head of every attention of `plan`, in the order in which they run. NaN where the text has no third token.
 ///
 /// # Errors
-/// Where ids, plan or references do not fit the model.
-pub fn head_summaries(
-    session: &mut Session,
-    plan: &Plan,
-    ids: &[u32],
-    references: &References,
-) -> Result<Vec<HeadSummary>, MeasureError> {
+/// Where ids or plan do not fit the model.
+pub fn head_summaries(session: &mut Session, plan: &Plan, ids: &[u32]) -> Result<Vec<HeadSummary>, MeasureError> {
     let n_head = session.model().config().n_head;
     let mut sums = Vec::new();
-    each_head(session, plan, ids, references, &mut |HeadQuery { execution, head, query, pattern }| {
+    each_head(session, plan, ids, &mut |HeadQuery { execution, head, query, pattern }| {
         if query == 0 {
             sums.push(HeadSummary { execution, head, entropy: 0.0, first: 0.0, previous: 0.0 });
         }
@@ -108,7 +102,7 @@ pub fn induction_scores(session: &mut Session, plan: &Plan, copied: &Repeated) -
     let Repeated { ids, period } = copied;
     let (second, n_head) = (ids.len() - period, session.model().config().n_head);
     let mut sums: Vec<f64> = Vec::new();
-    each_head(session, plan, ids, &References::NONE, &mut |HeadQuery { head, query, pattern, .. }| {
+    each_head(session, plan, ids, &mut |HeadQuery { head, query, pattern, .. }| {
         if query == 0 {
             sums.push(0.0);
         }
@@ -171,11 +165,10 @@ fn each_head(
     session: &mut Session,
     plan: &Plan,
     ids: &[u32],
-    references: &References,
     see: &mut (dyn FnMut(HeadQuery<'_>) + Send),
 ) -> Result<(), MeasureError> {
     let tokens = ids.len();
-    let batch = Batch::new([ids]).with_references([references.clone()]);
+    let batch = Batch::new([ids]);
     session.watch(plan, &batch, &|_, site| site == Site::Pattern, &mut |seen: Seen<'_>| {
         // One sequence: a row is its query's position.
         let query = seen.rows.start;

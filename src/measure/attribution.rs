@@ -17,7 +17,7 @@
 //! - Where the stream itself is changed (`pre`, `mid`, `post`), the difference is a part: what was there less what is.
 
 use super::MeasureError;
-use crate::forward::{Batch, References, Session, Target};
+use crate::forward::{Batch, Session, Target};
 use crate::model::{Linear, Model};
 use crate::plan::{Execution, Part, Plan, Site, Step};
 use std::collections::BTreeMap;
@@ -81,23 +81,22 @@ pub enum LogitSource {
     Change(Site),
 }
 
-/// Takes a logit (or the difference of two) apart, under any plan. Sums are f64; what is summed is f32, as
+/// Takes a logit (or the difference of two) apart, under any plan, whose modifiers find the session's references. Sums are f64; what is summed is f32, as
 /// [`Session::watch`] sees it.
 ///
 /// # Errors
-/// Where the text has no such position, or ids, plan or references do not fit the model.
+/// Where the text has no such position, or ids or plan do not fit the model.
 pub fn attribute(
     session: &mut Session,
     plan: &Plan,
     ids: &[u32],
-    references: &References,
     asked: Attributed,
 ) -> Result<Attribution, MeasureError> {
     let Attributed { position, answer, other } = asked;
     if position >= ids.len() {
         return Err(MeasureError::Position { position, tokens: ids.len() });
     }
-    let batch = Batch::new([ids]).with_references([references.clone()]);
+    let batch = Batch::new([ids]);
     let targets: Vec<Target> =
         [Some(answer), other].into_iter().flatten().map(|id| Target { row: position, id }).collect();
     let logits: Vec<f64> = session.score(plan, &batch, &targets)?.iter().map(|score| score.target_logit).collect();

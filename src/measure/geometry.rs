@@ -4,7 +4,7 @@
 //! with position 0 and without it: where BOS is, states turn otherwise than at all other tokens.
 
 use super::MeasureError;
-use crate::forward::{Batch, References, Session};
+use crate::forward::{Batch, Session};
 use crate::plan::Plan;
 
 /// States that a map holds at most: a bound on memory and time, far above what can be looked at.
@@ -74,21 +74,15 @@ impl Similarity {
     /// Adds a text: one pass of `plan`, whose states are held until it ends. Cosines are f64, of f32 states.
     ///
     /// # Errors
-    /// Where ids, plan or references do not fit the model.
+    /// Where ids or plan do not fit the model.
     ///
     /// # Panics
     /// If the plan has other steps than the one that it was made for.
-    pub fn add(
-        &mut self,
-        session: &mut Session,
-        plan: &Plan,
-        ids: &[u32],
-        references: &References,
-    ) -> Result<(), MeasureError> {
+    pub fn add(&mut self, session: &mut Session, plan: &Plan, ids: &[u32]) -> Result<(), MeasureError> {
         let n = self.all.states;
         assert_eq!(n, plan.steps().len() + 1, "the plan's states");
         let width = session.model().config().n_embd;
-        let batch = Batch::new([ids]).with_references([references.clone()]);
+        let batch = Batch::new([ids]);
         let mut states: Vec<Vec<f32>> = Vec::with_capacity(n);
         session.residuals(plan, &batch, |residual| states.push(residual.hidden.to_vec()))?;
         let mut products = vec![0.0; n * n];

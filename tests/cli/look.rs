@@ -123,6 +123,15 @@ fn parts_of_a_logit_add_up_to_it() {
     let labels: Vec<String> = text.lines().skip(2).take(4).map(label).collect();
     assert_eq!(labels, ["10 h1", "11 mlp", "10 mlp", "119 others"], "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80) && text.contains("+7.65"), "{text}");
+
+    // A reference is found by its name; its own values change nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clean.safetensors").to_str().unwrap().to_owned();
+    ok(&["cache", "--site", "blocks.5.attn.hook_z", "-o", &file, NAMES]);
+    let (plan, reference) = ("0..5,5[patch z from clean],6..12", format!("clean={file}"));
+    let args =
+        ["attribute", "--json", "--answer", " Jack", "--other", " Tom", "--plan", plan, "--reference", &reference];
+    assert_eq!(object(&[&args[..], &[NAMES]].concat())["parts"], found["parts"]);
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn similarity_weighs_every_token_alike() {
     let texts = [TEXT, "One day, Anna walked to the park."];
     let plan = ["similarity", "--json", "--plan", "0..3,5*2"];
     let alone = texts.map(|text| object(&[&plan[..], &[text]].concat()));
-    let both = with_stdin(&[&plan[..], &["--file", "-"]].concat(), texts.join("\n\n").as_bytes());
+    let both = with_stdin(&[&plan[..], &["--lines", "-"]].concat(), texts.join("\n\n").as_bytes());
     let both: serde_json::Value = serde_json::from_str(&both.stdout).unwrap();
     assert_eq!((&both["texts"], &both["states"]), (&2.into(), &serde_json::json!(["embed", "0", "1", "2", "5", "5"])));
     for first in [true, false] {
@@ -226,8 +235,8 @@ fn what_can_not_be_taken_apart_is_refused() {
     refused(2, &["similarity"], &["no prompt"]);
     refused(2, &["similarity", ""], &["--with-first"]);
     refused(2, &["similarity", "--plan", "3*1024", NAMES], &["1025", "1024"]);
-    refused(3, &["similarity", "--file", "nowhere.txt"], &["nowhere.txt"]);
-    let lines = |bytes: &[u8]| with_stdin(&["similarity", "--file", "-"], bytes);
+    refused(3, &["similarity", "--lines", "nowhere.txt"], &["nowhere.txt"]);
+    let lines = |bytes: &[u8]| with_stdin(&["similarity", "--lines", "-"], bytes);
     assert_refused(lines(b"\n\n"), 3, &["stdin", "no line"]);
     assert_refused(lines(b"a\xff"), 3, &["not UTF-8 at byte 1"]);
     assert_refused(lines(format!("a\n{}\n", "word ".repeat(300)).as_bytes()), 2, &["stdin, line 2", "256"]);

@@ -69,8 +69,11 @@ fn completions_and_manual_pages() {
     refused(2, &["man", "nothing"], &["nothing"]);
     let mut syntax = Command::new("bash");
     isolate(&mut syntax);
-    let script = ok(&["completions", "bash"]);
-    let checked = syntax.args(["-n", "-c", &script]).output().unwrap();
+    // As a file: it is longer than an argument may be.
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("lesion.bash");
+    std::fs::write(&script, ok(&["completions", "bash"])).unwrap();
+    let checked = syntax.arg("-n").arg(&script).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 

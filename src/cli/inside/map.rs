@@ -9,18 +9,18 @@ pub(super) const CELL: usize = 5;
 const COLUMNS: usize = 12;
 
 /// Values by row and column.
-pub(super) struct Map {
-    pub(super) rows: Vec<String>,
+pub(crate) struct Map {
+    pub(crate) rows: Vec<String>,
     /// Lines above the columns: what they are, and each column's, of [`CELL`] characters at most.
-    pub(super) heads: Vec<(String, Vec<String>)>,
-    pub(super) cells: Vec<Vec<f64>>,
+    pub(crate) heads: Vec<(String, Vec<String>)>,
+    pub(crate) cells: Vec<Vec<f64>>,
     /// What is neither better nor worse.
-    pub(super) even: f64,
+    pub(crate) even: f64,
     /// How far from that the colour is full.
-    pub(super) extreme: f64,
+    pub(crate) extreme: f64,
 }
 
-pub(super) fn show(output: &mut Output, map: &Map) -> Result<()> {
+pub(crate) fn show(output: &mut Output, map: &Map) -> Result<()> {
     let names = map.rows.iter().chain(map.heads.iter().map(|(name, _)| name));
     let label = names.map(|name| name.chars().count()).max().unwrap_or(0);
     let columns = map.cells.first().map_or(0, Vec::len);

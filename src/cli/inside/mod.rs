@@ -2,7 +2,7 @@
 //! and positions or heads (`map`).
 
 pub(crate) mod args;
-mod map;
+pub(crate) mod map;
 pub(crate) mod patch;
 pub(crate) mod trace;
 

@@ -125,6 +125,8 @@ pub(crate) struct Attribute {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -160,6 +162,8 @@ pub(crate) struct Attention {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -177,19 +181,21 @@ with and without position 0. An output file that ends in .svg or .png is a drawi
 
 Examples:
   lesion similarity 'One day, Anna walked to the park with her dog.'
-  lesion similarity --plan 'reverse 4..8' --file story.txt
+  lesion similarity --plan 'reverse 4..8' --lines story.txt
   lesion similarity --json --with-first 'The capital of Spain is Madrid.'")]
 pub(crate) struct Similar {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
-    /// Take each line of a file as a text; may be given several times, `-` is stdin
+    /// A file of texts, one a line; may be given several times, `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids"])]
-    pub(crate) file: Vec<PathBuf>,
+    pub(crate) lines: Vec<PathBuf>,
     /// Count position 0, too
     #[arg(long)]
     pub(crate) with_first: bool,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]

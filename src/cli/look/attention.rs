@@ -1,6 +1,6 @@
 //! `lesion attention`: where heads look: one pattern as a picture, or all heads in a few numbers.
 
-use lesion::forward::{References, Session};
+use lesion::forward::Session;
 use lesion::measure::{
     FIRST_QUERIES, HeadSummary, Number, Repeated, attention_pattern, head_summaries, induction_scores, is_of_one_text,
 };
@@ -83,6 +83,7 @@ pub(crate) fn run(args: &Attention) -> Result<Exit> {
             .with_help("--layer and --head say which"));
     }
     let mut session = resolve::session(&model, engine)?;
+    session.set_references(args.references.read()?);
     let seen = Looked { args, names: Names::new(&model, &input), input: &input, model: &model };
     for (number, plan) in plans.iter().enumerate() {
         signals::check()?;
@@ -129,7 +130,7 @@ impl Looked<'_> {
         // The command line's syntax: a head is a layer's.
         let name = self.name().unwrap_or_default();
         let ids = &self.input.ids;
-        let pattern = attention_pattern(session, &plan.plan, ids, &References::NONE, &name, head);
+        let pattern = attention_pattern(session, &plan.plan, ids, &name, head);
         let pattern = pattern.map_err(|error| measure_failure(&error))?;
         model::check_unchanged(self.model, self.args.model.read())?;
         let ran = &Ran::all(&plan.plan)[self.located(plan, &name)?];
@@ -197,7 +198,7 @@ impl Looked<'_> {
 
     fn summaries(&self, session: &mut Session, plan: &NamedPlan, output: &mut Output) -> Result<()> {
         let only = self.name().map(|name| self.located(plan, &name)).transpose()?;
-        let found = head_summaries(session, &plan.plan, &self.input.ids, &References::NONE);
+        let found = head_summaries(session, &plan.plan, &self.input.ids);
         let found = found.map_err(|error| measure_failure(&error))?;
         let repeated = Repeated::draw(self.model, RANDOM, self.args.seed);
         let copied = repeated.period > 0 && !is_of_one_text(&plan.plan);
@@ -253,7 +254,7 @@ struct Told {
     induction: Option<f64>,
 }
 
-/// One measure of all heads, layer by layer: the last on top, as one reads a tower.
+/// One measure of all heads, layer by layer.
 fn heads(
     output: &mut Output,
     title: &str,
@@ -271,7 +272,6 @@ fn heads(
             cells.push(Some(cell(head)));
         }
     }
-    rows.reverse();
     let columns = rows.first().map_or(0, |(_, cells)| cells.len());
     let columns = (0..columns).map(|head| format!("h{head}")).collect();
     output.line(title)?;

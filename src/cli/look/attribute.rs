@@ -1,6 +1,5 @@
 //! `lesion attribute`: the parts that a logit, or the difference of two, is made of.
 
-use lesion::forward::References;
 use lesion::measure::{Answered, Attributed, Attribution, LogitPart, LogitSource, Number, attribute, nan_last};
 use lesion::model::Model;
 use lesion::report::plot::{Bars, Drawing, Plot};
@@ -8,10 +7,10 @@ use lesion::sweep::Estimate;
 use serde::Serialize;
 
 use super::args::Attribute;
-use super::grid::{Cell, Grid};
 use super::picture::Picture;
 use super::{Names, Ran, not_empty};
 use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::inside::map::{self, Map};
 use crate::cli::output::{Output, SCHEMA_VERSION};
 use crate::cli::resolve::{self, Input, NamedPlan};
 use crate::cli::{measure_failure, model, signals};
@@ -62,9 +61,10 @@ pub(crate) fn run(args: &Attribute) -> Result<Exit> {
     resolve::within_context(input.ids.len(), model.config())?;
     let asked = asked(args, &model, &input)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
-        let found = attribute(&mut session, &plan.plan, &input.ids, &References::NONE, asked);
+        let found = attribute(&mut session, &plan.plan, &input.ids, asked);
         let found = found.map_err(|error| measure_failure(&error))?;
         model::check_unchanged(&model, args.model.read())?;
         signals::check()?;
@@ -220,38 +220,23 @@ fn bars(
     }
 }
 
-/// The heads, layer by layer: the last on top, as one reads a tower.
+/// What each head adds, layer by layer, as patch grids are shown: blue is better, here as there, towards the answer.
 fn show_heads(output: &mut Output, plan: &NamedPlan, found: &Attribution) -> Result<()> {
-    let mut rows: Vec<(String, Vec<Option<Cell>>)> = Vec::new();
     let ran = Ran::all(&plan.plan);
+    let (mut rows, mut cells): (Vec<String>, Vec<Vec<f64>>) = Default::default();
     for part in &found.parts {
         if let (Some(execution), LogitSource::Head(head)) = (part.execution, part.source) {
             if head == 0 {
-                rows.push((ran[execution].label.clone(), Vec::new()));
+                rows.push(ran[execution].label.clone());
+                cells.push(Vec::new());
             }
-            if let Some((_, cells)) = rows.last_mut() {
-                // Blue is better, here as everywhere: towards the answer.
-                cells.push(Some(Cell { text: signed(part.value), value: -part.value }));
-            }
+            cells.last_mut().into_iter().for_each(|row| row.push(part.value));
         }
     }
-    let Some(heads) = rows.first().map(|(_, cells)| cells.len()) else { return Ok(()) };
-    rows.reverse();
-    let cells = || rows.iter().flat_map(|(_, cells)| cells).flatten();
-    let extreme = cells().map(|cell| cell.value.abs()).filter(|value| value.is_finite()).fold(0.0, f64::max);
-    output.heading("heads: what each adds")?;
-    let columns = (0..heads).map(|head| format!("h{head}")).collect();
-    Grid { columns, rows, extreme }.show(output)
-}
-
-/// In five characters, as far as it goes.
-fn signed(value: f64) -> String {
-    match value.abs() {
-        small if small < 0.005 => "0".to_owned(),
-        large if large < 9.995 => format!("{value:+.2}"),
-        large if large < 99.95 => format!("{value:+.1}"),
-        large if large < 9_999.5 => format!("{value:+.0}"),
-        large if large.is_finite() => format!("{value:+.0e}"),
-        _ => value.to_string(),
-    }
+    let Some(heads) = cells.first().map(Vec::len) else { return Ok(()) };
+    let sizes = cells.iter().flatten().map(|value| value.abs());
+    let extreme = sizes.filter(|size| size.is_finite()).fold(0.0, f64::max);
+    let heads = vec![("layer".to_owned(), (0..heads).map(|head| format!("h{head}")).collect())];
+    output.heading("what each head adds")?;
+    map::show(output, &Map { rows, heads, cells, even: 0.0, extreme })
 }

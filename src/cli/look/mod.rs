@@ -1,6 +1,6 @@
 //! Looking inside: what is predicted where, token by token (`tokens`) and step by step (`lens`); what a prediction is made of
-//! (`attribute`), where heads look (`attention`), and how much each step turns the residual stream (`similarity`);
-//! activations as files (`cache`).
+//! (`attribute`), where heads look (`attention`), and how much each step turns the residual stream (`similarity`); activations
+//! as files (`cache`).
 
 pub(crate) mod args;
 pub(crate) mod attention;

@@ -1,6 +1,6 @@
 //! `lesion similarity`: how much each step turns the residual stream, and how alike its states are.
 
-use lesion::forward::{References, Session};
+use lesion::forward::Session;
 use lesion::measure::{CosineMap, Number, Similarity};
 use lesion::model::Model;
 use lesion::plan::Step;
@@ -53,10 +53,10 @@ impl MapRecord {
 }
 
 pub(crate) fn run(args: &Similar) -> Result<Exit> {
-    if args.file.is_empty() {
+    if args.lines.is_empty() {
         args.prompt.text.given()?;
     }
-    inputs::stdin_once(&args.file)?;
+    inputs::stdin_once(&args.lines)?;
     let plans = resolve::parse_all(&args.plan.plan)?;
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
@@ -65,6 +65,7 @@ pub(crate) fn run(args: &Similar) -> Result<Exit> {
     let picture = Picture::wanted(&args.output, plans.len())?;
     let texts = texts(args, &model)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_references(args.references.read()?);
     for (number, plan) in plans.iter().enumerate() {
         let found = compare(&mut session, plan, &texts)?;
         model::check_unchanged(&model, args.model.read())?;
@@ -106,13 +107,13 @@ pub(crate) fn run(args: &Similar) -> Result<Exit> {
 /// The prompt, or the lines of files; each begins with BOS unless told otherwise. Empty lines are no texts.
 fn texts(args: &Similar, model: &Model) -> Result<Vec<Input>> {
     let mut texts = Vec::new();
-    if args.file.is_empty() {
+    if args.lines.is_empty() {
         let input = Input::prompt(model, &args.prompt)?;
         not_empty(&input)?;
         resolve::within_context(input.ids.len(), model.config())?;
         texts.push(input);
     }
-    for path in &args.file {
+    for path in &args.lines {
         let name = inputs::name(path);
         let text = String::from_utf8(inputs::read(path)?).map_err(|error| {
             Failure::new(Exit::BadFile, format!("{name}: not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
@@ -136,7 +137,7 @@ fn compare(session: &mut Session, plan: &NamedPlan, texts: &[Input]) -> Result<S
     let mut found = Similarity::new(&plan.plan).map_err(|error| measure_failure(&error))?;
     for text in texts {
         signals::check()?;
-        let added = found.add(session, &plan.plan, &text.ids, &References::NONE);
+        let added = found.add(session, &plan.plan, &text.ids);
         added.map_err(|error| measure_failure(&error))?;
     }
     Ok(found)
