@@ -462,7 +462,12 @@ fn a_file_that_holds_more_than_its_size_says_is_too_short() {
         .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("model.safetensors");
-    std::os::unix::fs::symlink(format!("/proc/{}/cmdline", child.id()), link).unwrap();
+    let arguments = format!("/proc/{}/cmdline", child.id());
+    // A process that has just begun has no arguments yet.
+    while fs::read(&arguments).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    std::os::unix::fs::symlink(arguments, link).unwrap();
     let opened = [ReadMode::Map, ReadMode::Copy].map(|read| Checkpoint::open(directory.path(), read));
     child.kill().unwrap();
     child.wait().unwrap();
