@@ -216,10 +216,10 @@ impl Session {
         &self.references
     }
 
-    /// What `ids` leave at sites of layers under `plan`: references for other passes.
+    /// What each sequence of `batch` leaves at sites of layers under `plan`: references for other passes.
     ///
     /// # Errors
-    /// Where ids or plan do not fit the model, or a layer that is asked for does not run exactly once.
+    /// Where batch or plan do not fit the model, or a layer that is asked for does not run exactly once.
     pub fn activations(
         &mut self,
         plan: &Plan,

@@ -50,7 +50,7 @@ pub struct Example {
     pub ids: Vec<u32>,
     /// Those whose predictions are scored: never the first, which nothing precedes.
     pub scored: Range<usize>,
-    /// What plans' modifiers find by name.
+    /// What plans' modifiers find by name: these alone, not those of a session, for keys of results are made of them.
     pub references: References,
 }
 
@@ -314,8 +314,10 @@ impl Sweep {
     ) -> Result<ControlFlow<()>, SweepError> {
         let chunk = chunk_of(session.model(), examples)?;
         for plan in &self.plans {
-            let number = examples[0].number;
-            chunk.check_plan(session.model(), plan).map_err(|source| SweepError::Example { number, source })?;
+            chunk.check_plan(session.model(), plan).map_err(|source| {
+                let sequence = if let ForwardError::Modifier { sequence, .. } = source { sequence } else { 0 };
+                SweepError::Example { number: examples[sequence].number, source }
+            })?;
         }
         let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
         let mut plans_at: HashMap<NodeId, Vec<usize>> = HashMap::new();

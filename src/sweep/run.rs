@@ -188,8 +188,7 @@ impl<'a> Run<'a> {
     /// What modifiers make of a state.
     fn change(&mut self, job: &Job, rows: Rows) {
         let mut state = self.rows_of(job.from[0], rows).concat();
-        let sites: &[Site] = &[Site::Pre, Site::Mid, Site::Post];
-        for &site in sites {
+        for site in Site::ALL.into_iter().filter(|site| site.is_residual()) {
             self.session.change_state(self.chunk, rows, job.layer, site, changed(job), &mut state);
         }
         self.keep(job, &state);
