@@ -3,10 +3,12 @@
 
     benches/ab.py OLD NEW --models DIR [--peer lesion-f32] [--works ABCD] [--rounds 15]
 
-OLD and NEW are `peer_worker` executables (`cargo build --release --example peer_worker`, copied aside between builds);
-DIR holds the synthetic models that `benches/peers/run.py --setup-only` writes (`target/peers/models`). Both live
-through all rounds and take turns within each, another one first each time; the figure is the median of the rounds' own
-ratios, with half their interquartile range. The losses must be equal to the last bit, or the run says so.
+OLD and NEW are `peer_worker` executables (`cargo build --release --example peer_worker`, copied aside between builds).
+Give each working tree a build folder of its own (`CARGO_TARGET_DIR`): where two share one, cargo takes the other's
+kernels for this one's. DIR holds the synthetic models that `benches/peers/run.py --setup-only` writes
+(`target/peers/models`). Both live through all rounds and take turns within each, another one first each time; the
+figure is the median of the rounds' own ratios, with half their interquartile range. The losses must be equal to the last
+bit, or the run says so.
 """
 
 import argparse
