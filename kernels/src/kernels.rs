@@ -198,21 +198,23 @@ impl Kernels<'_, '_> {
     }
 
     /// The first half of [`Kernels::attention`]: stores the new keys and values of all spans. `kv` is `[rows, 2 · heads ·
-    /// head_dim]`, keys and values side by side.
+    /// head_dim]`, keys and values side by side. Several spans may take the same rows.
     ///
     /// # Panics
-    /// As there.
+    /// If lengths don't fit together, a span leaves the batch or the store, or spans don't follow each other in slots.
     pub fn remember(&mut self, shape: HeadShape, kv: Columns<'_>, spans: &[KvSpan], store: &mut KvStore) {
         let rows = checked_columns(kv, 2 * checked_width(shape), "keys and values");
         check_spans(spans, rows, store.slots(shape));
+        check_order(spans, |span| span.slot..span.slot + (span.past + span.rows).next_multiple_of(TILE));
         attention::remember(self.isa, self.leader, self.scratch, shape, kv, spans, store);
     }
 
     /// The second half of [`Kernels::attention`]: each row attends to what is stored of its own sequence, up to itself;
-    /// `past` counts the tokens before a span's first row here. `q` and `z` are `[rows, heads · head_dim]`.
+    /// `past` counts the tokens before a span's first row here. `q` and `z` are `[rows, heads · head_dim]`. Several spans may
+    /// look at the same slots.
     ///
     /// # Panics
-    /// As there.
+    /// If lengths don't fit together, a span leaves the batch or the store, or spans don't follow each other in rows.
     pub fn attend(
         &mut self,
         shape: HeadShape,
@@ -227,6 +229,7 @@ impl Kernels<'_, '_> {
         let rows = checked_columns(q, width, "queries");
         assert_eq!(Some(z.len()), rows.checked_mul(width), "attention: queries and z");
         check_spans(spans, rows, store.slots(shape));
+        check_order(spans, |span| span.first_row..span.first_row + span.rows);
         attention::attend(self.isa, self.leader, self.scratch, shape, scale, q, spans, store, z);
     }
 
@@ -328,17 +331,23 @@ fn checked_columns(columns: Columns<'_>, width: usize, what: &str) -> usize {
     data.len() / stride
 }
 
+/// Spans lie inside the batch and the store.
 fn check_spans(spans: &[KvSpan], rows: usize, slots: usize) {
-    let (mut row, mut slot) = (0, 0);
     for span in spans {
-        assert!(
-            span.slot.is_multiple_of(TILE) && span.slot >= slot && span.first_row >= row,
-            "attention: {span:?}: not a whole tile, or behind the span before"
-        );
+        assert!(span.slot.is_multiple_of(TILE), "attention: {span:?}: not a whole tile");
         let end = span.slot.checked_add(span.past).and_then(|end| end.checked_add(span.rows));
-        let end = end.and_then(|end| end.checked_next_multiple_of(TILE)).filter(|&end| end <= slots);
-        slot = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the store's {slots} slots"));
-        let end = span.first_row.checked_add(span.rows).filter(|&end| end <= rows);
-        row = end.unwrap_or_else(|| panic!("attention: {span:?} ends behind the batch's {rows} rows"));
+        let end = end.and_then(|end| end.checked_next_multiple_of(TILE));
+        assert!(end.is_some_and(|end| end <= slots), "attention: {span:?} ends behind the store's {slots} slots");
+        let end = span.first_row.checked_add(span.rows);
+        assert!(end.is_some_and(|end| end <= rows), "attention: {span:?} ends behind the batch's {rows} rows");
     }
+}
+
+/// What is written for one span, no other writes: places of checked spans follow each other.
+fn check_order(spans: &[KvSpan], place: impl Fn(&KvSpan) -> Range<usize>) {
+    spans.iter().fold(0, |end, span| {
+        let place = place(span);
+        assert!(place.start >= end, "attention: {span:?} begins before the end of the span before it");
+        place.end
+    });
 }

@@ -72,7 +72,7 @@ impl Session {
 
 #[cfg(all(test, feature = "mini"))]
 mod tests {
-    use crate::forward::{Attention, Changed, Chunk, Passage, Rows, Session, SessionOptions, State};
+    use crate::forward::{Attention, Changed, Chunk, Held, Passage, Rows, Session, SessionOptions, State};
     use crate::model::Model;
     use lesion_kernels::Against;
 
@@ -88,8 +88,10 @@ mod tests {
             let d = model.config().n_embd;
             let mut slab = vec![0.1; copies * chunk.rows() * d];
             let range = |i: usize| i * chunk.rows() * d..(i + 1) * chunk.rows() * d;
-            let states: Vec<State<'_>> =
-                (0..copies).map(|i| State { hidden: range(i), heads: None, changed: Changed::default() }).collect();
+            let held = |i: usize| Held { own: range(i), rows: Rows::All, start: 0, base: None };
+            let states: Vec<State<'_>> = (0..copies)
+                .map(|i| State { hidden: held(i), heads: None, start: 0, changed: Changed::default() })
+                .collect();
             let places: Vec<_> = (0..copies).map(|i| Some(range(i))).collect();
             let passage = Passage { layer: 3, attention: Attention::Whole, mlp: true, rows: Rows::All };
             session.pass_states(passage, &chunk, &mut slab, &states, &places, &mut []);

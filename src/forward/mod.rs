@@ -38,7 +38,7 @@ pub use cache::Cache;
 pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;
-pub(crate) use passage::{Attention, Changed, Chunk, Passage, Rows, State};
+pub(crate) use passage::{Attention, Changed, Chunk, Held, Passage, Rows, State};
 pub use precision::{NUMERICS_VERSION, Precision};
 pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;

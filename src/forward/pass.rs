@@ -124,7 +124,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         let changes = std::slice::from_ref(&changes);
         self.residual(Site::Pre, *layer, changes);
         if *part != Part::Mlp {
-            self.heads(*layer, changes);
+            self.heads(*layer, changes, &[]);
             self.project(*layer, changes);
         }
         if *part == Part::Block {
@@ -170,8 +170,9 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         HeadShape { heads: self.config.n_head, head_dim: self.config.head_dim() }
     }
 
-    /// The first part of `h ← h + c_proj(attention(c_attn(ln_1(h))))`: leaves the heads' outputs z where normal was.
-    pub(super) fn heads(&mut self, layer: usize, changes: &[Changes<'_>]) {
+    /// The first part of `h ← h + c_proj(attention(c_attn(ln_1(h))))`: leaves the heads' outputs z where normal was. `before`:
+    /// spans of earlier rows, whose keys and values alone are wanted; they lie behind the batch's, and are dropped.
+    pub(super) fn heads(&mut self, layer: usize, changes: &[Changes<'_>], before: &[KvSpan]) {
         let block = &self.parameters.h[layer];
         let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
 
@@ -183,7 +184,16 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         let Workspace { hidden, normal, wide, kv, .. } = &mut *self.work;
         let qkv = &wide[..3 * hidden.len()];
         let store = self.stores.as_mut().map_or(kv, |stores| stores.next().expect("a store for each attention"));
+        if !before.is_empty() {
+            let kv = Columns { first: shape.width(), ..Columns::all(qkv, 3 * shape.width()) };
+            self.kernels.remember(shape, kv, before, store);
+        }
         self.kernels.attention(shape, scale, qkv, &self.batch.spans, store, normal);
+        if !before.is_empty() {
+            let len = self.batch.spans.iter().map(|span| span.rows).sum::<usize>() * shape.width();
+            hidden.resize(len);
+            normal.resize(len);
+        }
         self.patterns(layer, changes);
         self.outputs_of_attention(layer, changes);
     }
@@ -312,8 +322,9 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         self.work.groups[depth] = (start, sum);
     }
 
-    /// Begins with states from elsewhere, `rows` in all.
-    pub(super) fn take(&mut self, hidden: &[&[f32]], rows: usize) {
+    /// Begins with states from elsewhere.
+    pub(super) fn take(&mut self, hidden: &[&[f32]]) {
+        let rows = hidden.iter().map(|piece| piece.len()).sum::<usize>() / self.config.n_embd;
         self.work.fit(self.config, rows, self.batch.slots());
         self.kernels.gather(hidden, &mut self.work.hidden);
     }

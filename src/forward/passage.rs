@@ -1,7 +1,8 @@
 //! Several states at once through the halves of one layer: what a sweep over many plans is made of.
 //!
 //! A *state* is the residual stream of all sequences of a [`Chunk`] behind some steps of a plan: `[rows, n_embd]`, packed
-//! as the chunk is; or, where nothing behind it looks at other rows, of the rows alone whose predictions are scored. A
+//! as the chunk is; or, where nothing behind it looks at other rows, of the rows alone whose predictions are scored; or, where
+//! another state has the same rows before some position, of those from there on ([`Held`]). A
 //! [`Passage`] takes states that wait for the same layer, from any plans, through it as one batch. Each row's bits are
 //! those that a pass over its plan alone would give it. Which states wait for what is left to the sweep.
 
@@ -102,9 +103,10 @@ impl Chunk {
         self.batch.slots()
     }
 
-    /// Pairs of a row and a row that it sees.
-    pub(crate) fn pairs(&self) -> u64 {
-        self.batch.spans.iter().map(|span| (span.rows * (span.rows + 1) / 2) as u64).sum()
+    /// Pairs of a row, from position `start` on, and a row that it sees.
+    pub(crate) fn pairs(&self, start: usize) -> u64 {
+        let before = |rows: usize| (rows * (rows + 1) / 2) as u64;
+        self.batch.spans.iter().map(|span| before(span.rows) - before(span.rows.min(start))).sum()
     }
 
     /// Pairs of a scored row and a row that it sees.
@@ -112,50 +114,129 @@ impl Chunk {
         self.scored.iter().flat_map(|scored| scored.clone().map(|position| position as u64 + 1)).sum()
     }
 
-    /// The rows of a whole state that are scored, ranges of rows in their order.
-    pub(crate) fn scored_ranges(&self) -> impl Iterator<Item = Range<usize>> {
-        let spans = self.batch.spans.iter().zip(&self.scored);
-        spans.map(|(span, scored)| span.first_row + scored.start..span.first_row + scored.end)
+    /// Rows of a state from position `start` of each sequence on.
+    pub(crate) fn rows_from(&self, start: usize) -> usize {
+        self.batch.spans.iter().map(|span| span.rows.saturating_sub(start)).sum()
     }
 
-    /// The rows of a state that are wanted: all that it has, or the scored ones among them.
-    fn pieces<'s>(&self, state: &'s [f32], rows: usize, width: usize) -> Vec<&'s [f32]> {
-        if state.len() == rows * width {
-            return vec![state];
-        }
-        self.scored_ranges().map(|rows| &state[rows.start * width..rows.end * width]).collect()
-    }
-
-    /// The chunk `copies` times, side by side: the batch of as many states.
-    fn repeated(&self, copies: usize) -> Batch {
-        let (rows, slots) = (self.rows(), self.slots());
-        let copy = |i: usize| {
-            self.batch.spans.iter().map(move |span| KvSpan {
-                first_row: span.first_row + i * rows,
-                slot: span.slot + i * slots,
-                ..*span
-            })
-        };
-        Batch {
-            ids: self.batch.ids.repeat(copies),
-            spans: (0..copies).flat_map(copy).collect(),
-            references: Vec::new(),
+    /// Rows that a state gives: from position `start` on, or the scored ones.
+    pub(crate) fn rows_of(&self, rows: Rows, start: usize) -> usize {
+        match rows {
+            Rows::All => self.rows_from(start),
+            Rows::Scored => self.scored_rows(),
         }
     }
 
-    /// The modifiers of a state's rows, which begin at `first_row` of a batch. `scored`: the spans of scored rows alone, where
-    /// those are the state's rows.
-    fn changes<'c>(
-        &'c self,
-        first_row: usize,
-        scored: Option<&'c [KvSpan]>,
-        layer: usize,
-        changed: Changed<'c>,
-    ) -> Changes<'c> {
+    /// Those rows of a state, as they lie in `slab`.
+    pub(crate) fn pieces<'s>(
+        &self,
+        slab: &'s [f32],
+        state: &Held,
+        rows: Rows,
+        start: usize,
+        width: usize,
+    ) -> Vec<&'s [f32]> {
+        if state.rows == rows && (rows == Rows::Scored || state.start == start) {
+            return vec![&slab[state.own.clone()]];
+        }
+        let (mut pieces, mut first_own) = (Vec::new(), 0);
+        for (span, scored) in self.batch.spans.iter().zip(&self.scored) {
+            let own = state.start.min(span.rows);
+            let wanted = if rows == Rows::All { start.min(span.rows)..span.rows } else { scored.clone() };
+            let mut take = |of: &Range<usize>, rows: Range<usize>| {
+                if !rows.is_empty() {
+                    pieces.push(&slab[of.start + rows.start * width..of.start + rows.end * width]);
+                }
+            };
+            if let Some(base) = &state.base {
+                take(base, span.first_row + wanted.start..span.first_row + wanted.end.min(own));
+            }
+            take(&state.own, first_own + wanted.start.max(own) - own..first_own + wanted.end.max(own) - own);
+            first_own += span.rows - own;
+        }
+        pieces
+    }
+
+    /// The spans of a state's rows from position `start` on, the first of which is `first_row` of a batch and the first of
+    /// whose slots is `slot`.
+    fn spans_from(&self, start: usize, mut first_row: usize, slot: usize) -> Vec<KvSpan> {
+        let mut spans = Vec::with_capacity(self.batch.spans.len());
+        for span in &self.batch.spans {
+            let past = start.min(span.rows);
+            spans.push(KvSpan { first_row, rows: span.rows - past, past, slot: slot + span.slot });
+            first_row += span.rows - past;
+        }
+        spans
+    }
+
+    /// The states' rows side by side, where each begins at its own position, and the rows before those.
+    fn side_by_side(&self, states: &[State<'_>]) -> SideBySide {
+        let mut side = SideBySide { batch: Batch::default(), before: Vec::new(), sources: Vec::new() };
+        let mut first_row = 0;
+        for (i, state) in states.iter().enumerate() {
+            side.batch.spans.extend(self.spans_from(state.start, first_row, i * self.slots()));
+            first_row += self.rows_from(state.start);
+        }
+        // Rows of one base serve all that have rows of it.
+        let source = |state: &State<'_>| state.hidden.base.clone().unwrap_or_else(|| state.hidden.own.clone());
+        for state in states.iter().filter(|state| state.start > 0) {
+            let range = source(state);
+            match side.sources.iter_mut().find(|(known, _, _)| *known == range) {
+                Some((_, end, _)) => *end = state.start.max(*end),
+                None => side.sources.push((range, state.start, 0)),
+            }
+        }
+        for (_, end, first) in &mut side.sources {
+            *first = first_row;
+            first_row += self.batch.spans.iter().map(|span| span.rows.min(*end)).sum::<usize>();
+        }
+        for (i, state) in states.iter().enumerate().filter(|(_, state)| state.start > 0) {
+            let range = source(state);
+            let known = side.sources.iter().find(|(known, _, _)| *known == range);
+            let Some(&(_, end, mut first_row)) = known else { continue };
+            for span in &self.batch.spans {
+                let (rows, slot) = (span.rows.min(state.start), i * self.slots() + span.slot);
+                side.before.push(KvSpan { first_row, rows, past: 0, slot });
+                first_row += span.rows.min(end);
+            }
+        }
+        side
+    }
+
+    /// Modifiers of a state's rows, to which `spans` belong, those of whole sequences from a position on or of the scored
+    /// rows.
+    fn changes<'c>(&'c self, spans: &'c [KvSpan], layer: usize, changed: Changed<'c>) -> Changes<'c> {
         let Changed { modifiers, occurrence } = changed;
-        let spans = scored.unwrap_or(&self.batch.spans);
         // A chunk's sequences have their own.
-        Changes { first_row, spans, source: &self.batch, all: &NONE, layer, occurrence, modifiers }
+        Changes { first_row: 0, spans, source: &self.batch, all: &NONE, layer, occurrence, modifiers }
+    }
+
+    /// For each state, the spans of its rows in a batch of all states' rows.
+    fn spans_of(&self, rows: Rows, states: &[State<'_>]) -> Vec<Vec<KvSpan>> {
+        let mut first_row = 0;
+        let mut spans_of = |state: &State<'_>| {
+            let mut spans = match rows {
+                Rows::All => self.spans_from(state.start, 0, 0),
+                Rows::Scored => self.asking(1),
+            };
+            spans.iter_mut().for_each(|span| span.first_row += first_row);
+            first_row += self.rows_of(rows, state.start);
+            spans
+        };
+        states.iter().map(&mut spans_of).collect()
+    }
+
+    /// The chunk `copies` times, side by side.
+    fn whole(&self, copies: usize) -> Batch {
+        let spans = (0..copies).flat_map(|i| self.spans_from(0, i * self.rows(), i * self.slots())).collect();
+        Batch { spans, ..Batch::default() }
+    }
+
+    /// Rows of a state of whole sequences before a position.
+    fn pieces_before<'s>(&self, slab: &'s [f32], state: &Range<usize>, end: usize, width: usize) -> Vec<&'s [f32]> {
+        let rows = |span: &KvSpan| span.first_row..span.first_row + span.rows.min(end);
+        let piece = |rows: Range<usize>| &slab[state.start + rows.start * width..state.start + rows.end * width];
+        self.batch.spans.iter().map(rows).map(piece).collect()
     }
 
     /// The spans of the scored rows of as many states, their earlier tokens being stored.
@@ -208,15 +289,40 @@ pub(crate) struct Passage {
     pub(crate) rows: Rows,
 }
 
-/// A state that goes in: where it lies.
+/// Where a state lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    /// Its own rows.
+    pub(crate) own: Range<usize>,
+    /// Which those are: the scored ones, or those of whole sequences,
+    pub(crate) rows: Rows,
+    /// from this position on.
+    pub(crate) start: usize,
+    /// A state of whole sequences that is the same before it, where that is looked at.
+    pub(crate) base: Option<Range<usize>>,
+}
+
+/// A state that goes in.
 #[derive(Clone, Debug)]
 pub(crate) struct State<'a> {
     /// The residual stream.
-    pub(crate) hidden: Range<usize>,
+    pub(crate) hidden: Held,
     /// The heads' outputs, where the passage begins with them.
-    pub(crate) heads: Option<Range<usize>>,
+    pub(crate) heads: Option<Held>,
+    /// The first position whose rows come out; of scored rows all do.
+    pub(crate) start: usize,
     /// What changes inside.
     pub(crate) changed: Changed<'a>,
+}
+
+/// States in one batch.
+struct SideBySide {
+    /// Their rows.
+    batch: Batch,
+    /// For their keys and values: spans of the rows before them, which come behind the batch's.
+    before: Vec<KvSpan>,
+    /// Where those lie, up to which position they are taken, and the first of them.
+    sources: Vec<(Range<usize>, usize, usize)>,
 }
 
 /// Modifiers of an execution.
@@ -257,39 +363,61 @@ impl Session {
         let Passage { layer, attention, mlp, rows } = passage;
         let (team, model, work, _) = self.parts();
         let width = model.config().n_embd;
-        let out_rows = match rows {
-            Rows::All => chunk.rows(),
-            Rows::Scored => chunk.scored_rows(),
-        };
         let attends = matches!(attention, Attention::Whole | Attention::ToHeads);
-        let in_rows = if attends { chunk.rows() } else { out_rows };
+        // For the keys and values of scored rows, all rows go in.
+        let entering = if attends { Rows::All } else { rows };
+        let first_entering = |state: &State<'_>| if rows == Rows::All { state.start } else { 0 };
         // Only keys and values ask how rows belong together.
-        let batch = if attends { chunk.repeated(states.len()) } else { Batch::default() };
-        let len = out_rows * width;
-        let scored = chunk.asking(1);
-        let scored = (rows == Rows::Scored).then_some(&scored[..]);
+        let side = match (attends, rows) {
+            (true, Rows::All) => chunk.side_by_side(states),
+            _ => SideBySide { batch: Batch::default(), before: Vec::new(), sources: Vec::new() },
+        };
+        let spans = chunk.spans_of(rows, states);
         let changes: Vec<Changes<'_>> =
-            states.iter().enumerate().map(|(i, s)| chunk.changes(i * out_rows, scored, layer, s.changed)).collect();
+            states.iter().zip(&spans).map(|(state, spans)| chunk.changes(spans, layer, state.changed)).collect();
         let (mut copies, mut ends) = (Vec::new(), Vec::new());
-        for (i, place) in places.iter().enumerate() {
-            let from = i * len..(i + 1) * len;
+        let (mut end, mut direct_end) = (0, 0);
+        for (state, place) in states.iter().zip(places) {
+            let len = chunk.rows_of(rows, state.start) * width;
+            let from = end..end + len;
+            end += len;
             match place {
                 Some(place) => copies.push((from, place.clone())),
-                None => ends.push((from, ends.len() * len..(ends.len() + 1) * len)),
+                None => {
+                    ends.push((from, direct_end..direct_end + len));
+                    direct_end += len;
+                }
             }
         }
+        let whole;
+        let batch = match (attends, rows) {
+            (true, Rows::Scored) => {
+                whole = chunk.whole(states.len());
+                &whole
+            }
+            _ => &side.batch,
+        };
         team.enter(|kernels| {
-            let mut pass = Pass::new(kernels, model, &batch, None, work);
-            let of = |range: Range<usize>| chunk.pieces(&slab[range], in_rows, width);
-            let hidden: Vec<&[f32]> = states.iter().flat_map(|state| of(state.hidden.clone())).collect();
-            pass.take(&hidden, in_rows * states.len());
+            let mut pass = Pass::new(kernels, model, batch, None, work);
+            let mut hidden: Vec<&[f32]> = Vec::new();
+            for state in states {
+                hidden.extend(chunk.pieces(slab, &state.hidden, entering, first_entering(state), width));
+            }
+            for (source, end, _) in &side.sources {
+                hidden.extend(chunk.pieces_before(slab, source, *end, width));
+            }
+            pass.take(&hidden);
             match (attention, rows) {
                 (Attention::None, _) => {}
                 (Attention::FromHeads, _) => {
-                    let heads: Vec<&[f32]> = states.iter().filter_map(|s| s.heads.clone()).flat_map(of).collect();
+                    let mut heads: Vec<&[f32]> = Vec::new();
+                    for state in states {
+                        let z = state.heads.as_ref().map(|z| chunk.pieces(slab, z, rows, state.start, width));
+                        heads.extend(z.into_iter().flatten());
+                    }
                     pass.take_heads(&heads);
                 }
-                (_, Rows::All) => pass.heads(layer, &changes),
+                (_, Rows::All) => pass.heads(layer, &changes, &side.before),
                 (_, Rows::Scored) => {
                     let chosen: Vec<Range<usize>> =
                         std::iter::repeat_n(&chunk.scored, states.len()).flatten().cloned().collect();
@@ -311,20 +439,24 @@ impl Session {
         });
     }
 
-    /// Changes a state of a chunk at a residual site of a layer: the rows of whole sequences, or the scored ones.
+    /// Changes a state of a chunk at the residual sites of a layer: the rows of whole sequences from position `start` on, or the
+    /// scored ones.
     pub(crate) fn change_state(
         &self,
         chunk: &Chunk,
-        rows: Rows,
+        (rows, start): (Rows, usize),
         layer: usize,
-        site: Site,
         changed: Changed<'_>,
         state: &mut [f32],
     ) {
-        let scored = chunk.asking(1);
-        let scored = (rows == Rows::Scored).then_some(&scored[..]);
-        let width = self.model().config().n_embd;
-        chunk.changes(0, scored, layer, changed).apply(site, &mut View::rows(state, width, 1));
+        let spans = match rows {
+            Rows::All => chunk.spans_from(start, 0, 0),
+            Rows::Scored => chunk.asking(1),
+        };
+        let (width, changes) = (self.model().config().n_embd, chunk.changes(&spans, layer, changed));
+        for site in Site::ALL.into_iter().filter(|site| site.is_residual()) {
+            changes.apply(site, &mut View::rows(state, width, 1));
+        }
     }
 
     /// Scores final states' rows, `[rows, n_embd]`, against their targets; with `against`, the first rows are references

@@ -1,7 +1,7 @@
 //! What a sweep costs: block evaluations, which are known from the plans alone, and FLOP, which are known once a chunk's
 //! examples are.
 
-use super::schedule::Work;
+use super::jobs::Work;
 use crate::forward::{Attention, Chunk, Passage, Rows};
 use crate::model::Config;
 use std::fmt;
@@ -50,14 +50,14 @@ impl SweepCost {
     }
 }
 
-/// FLOP of a piece of work on a chunk: the multiply-adds of its matrix products, two each (see [`crate::bench`]).
-pub(super) fn work_flop(config: &Config, chunk: &Chunk, work: Work) -> u64 {
+/// FLOP of a piece of work on a chunk, for the rows from a position on: the multiply-adds of its matrix products, two each
+/// (see [`crate::bench`]). Keys and values of the rows before, which batches make again of another state, are not counted.
+pub(super) fn job_flop(config: &Config, chunk: &Chunk, (work, start): (Work, usize)) -> u64 {
     let Work::Pass(Passage { attention, mlp, rows, .. }) = work else { return 0 };
     let (d, inner) = (config.n_embd as u64, config.n_inner as u64);
-    let all = chunk.rows() as u64;
-    let (out, pairs) = match rows {
-        Rows::All => (all, chunk.pairs()),
-        Rows::Scored => (chunk.scored_rows() as u64, chunk.scored_pairs()),
+    let (all, out, pairs) = match rows {
+        Rows::All => (chunk.rows_from(start) as u64, chunk.rows_from(start) as u64, chunk.pairs(start)),
+        Rows::Scored => (chunk.rows() as u64, chunk.scored_rows() as u64, chunk.scored_pairs()),
     };
     let heads = 2 * d * (2 * d * all + d * out) + 4 * d * pairs;
     let projection = 2 * d * d * out;

@@ -5,6 +5,10 @@
 //! A node is the state behind its half-step. Its identity is the state it comes from and everything that was done: the
 //! layer, the half, the modifiers (and which execution of the layer it is, where noise is drawn by it). Attention halves that
 //! differ from the heads' outputs on alone share all up to them. What modifiers do to the residual stream is a node of its own.
+//!
+//! A modifier of some positions leaves those before them as they are. A node whose only difference from another one are such
+//! modifiers, its own or those of its ancestors, knows the first position at which it may differ, and where the rest is: see
+//! [`Common`].
 
 use crate::plan::{Action, Execution, Modifier, Part, Plan, Site, Step};
 use std::collections::HashMap;
@@ -44,9 +48,8 @@ pub(super) struct Changed {
 impl Changed {
     /// Those modifiers that stand at such sites.
     fn of(modifiers: &[Modifier], occurrence: Option<usize>, is_here: impl Fn(Site) -> bool) -> Changed {
-        let modifiers: Vec<Modifier> = modifiers.iter().filter(|modifier| is_here(modifier.site)).cloned().collect();
-        let drawn = modifiers.iter().any(|modifier| matches!(modifier.action, Action::Noise { .. }));
-        Changed { modifiers, occurrence: occurrence.filter(|_| drawn) }
+        let modifiers = modifiers.iter().filter(|modifier| is_here(modifier.site)).cloned().collect();
+        Changed { modifiers, occurrence }.drawn()
     }
 
     /// What is done before the heads' outputs are there, and from them on.
@@ -71,6 +74,20 @@ impl Changed {
     pub(super) fn takes_all_rows(&self) -> bool {
         self.modifiers.iter().any(|modifier| modifier.site < Site::Z)
     }
+
+    /// Without the modifiers of some positions alone, and the first of those positions.
+    fn before_positions(&self) -> Option<(Changed, usize)> {
+        let first = self.modifiers.iter().filter_map(|modifier| Some(modifier.positions.as_ref()?.start)).min()?;
+        let everywhere = self.modifiers.iter().filter(|modifier| modifier.positions.is_none()).cloned().collect();
+        Some((Changed { modifiers: everywhere, occurrence: self.occurrence }.drawn(), first))
+    }
+
+    /// Where no noise is drawn, it doesn't matter which execution it is.
+    fn drawn(mut self) -> Changed {
+        let drawn = self.modifiers.iter().any(|modifier| matches!(modifier.action, Action::Noise { .. }));
+        self.occurrence = self.occurrence.filter(|_| drawn);
+        self
+    }
 }
 
 impl Op {
@@ -86,6 +103,28 @@ impl Op {
         }
     }
 
+    /// The same with other inputs and changes, where it is a half-step of one state.
+    fn of(&self, from: NodeId, changed: Changed) -> Option<Op> {
+        match *self {
+            Op::Attention { layer, .. } => Some(Op::Attention { from, layer, changed }),
+            Op::Mlp { layer, .. } => Some(Op::Mlp { from, layer, changed }),
+            Op::Change { layer, .. } => Some(Op::Change { from, layer, changed }),
+            Op::Embed | Op::Heads { .. } | Op::Projection { .. } | Op::Mean { .. } => None,
+        }
+    }
+
+    /// What modifies it.
+    fn changed(&self) -> Option<&Changed> {
+        match self {
+            Op::Attention { changed, .. }
+            | Op::Heads { changed, .. }
+            | Op::Projection { changed, .. }
+            | Op::Mlp { changed, .. }
+            | Op::Change { changed, .. } => Some(changed),
+            Op::Embed | Op::Mean { .. } => None,
+        }
+    }
+
     /// What it costs, in twelfths of a block evaluation: the shares of a block's multiply-adds.
     pub(super) fn twelfths(&self) -> u64 {
         match self {
@@ -98,10 +137,21 @@ impl Op {
     }
 }
 
+/// What a state has in common with another one: all rows before a position, bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    /// The first position at which they may differ: above 0.
+    pub(super) before: usize,
+    /// The other, which comes earlier and has all of its rows itself.
+    pub(super) with: NodeId,
+}
+
 /// The half-steps of all plans, each once.
 #[derive(Clone, Debug)]
 pub(super) struct Graph {
     pub(super) nodes: Vec<Op>,
+    /// What nodes have in common with others.
+    pub(super) common: Vec<Option<Common>>,
     /// Where each plan ends.
     pub(super) ends: Vec<NodeId>,
 }
@@ -109,20 +159,28 @@ pub(super) struct Graph {
 impl Graph {
     pub(super) fn new<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Graph {
         let mut builder = Builder { nodes: vec![Op::Embed], known: HashMap::new(), occurrences: HashMap::new() };
-        let ends: Vec<NodeId> = plans
-            .into_iter()
-            .map(|plan| {
-                builder.occurrences.clear();
-                builder.sequence(ROOT, plan.steps())
-            })
-            .collect();
-        share_heads(builder.nodes, ends)
+        let mut plans: Vec<(usize, &Plan)> = plans.into_iter().enumerate().collect();
+        // What others have their rows of comes before them.
+        plans.sort_by_key(|(_, plan)| modifiers_of_positions(plan));
+        let mut ends = vec![ROOT; plans.len()];
+        for (i, plan) in plans {
+            builder.occurrences.clear();
+            ends[i] = builder.sequence(ROOT, plan.steps());
+        }
+        let common = builder.common();
+        share_heads(builder.nodes, common, ends)
     }
 
     /// In twelfths of a block evaluation.
     pub(super) fn twelfths(&self) -> u64 {
         self.nodes.iter().map(Op::twelfths).sum()
     }
+}
+
+/// How many modifiers of a plan are those of some positions.
+fn modifiers_of_positions(plan: &Plan) -> usize {
+    let modifiers = plan.executions().flat_map(|placed| &placed.execution.modifiers);
+    modifiers.filter(|modifier| modifier.positions.is_some()).count()
 }
 
 struct Builder {
@@ -173,6 +231,36 @@ impl Builder {
         self.change(from, layer, changed(&|site| site == Site::Post))
     }
 
+    /// What each node has in common with one before it.
+    fn common(&self) -> Vec<Option<Common>> {
+        let mut common: Vec<Option<Common>> = vec![None; self.nodes.len()];
+        for (id, op) in self.nodes.iter().enumerate() {
+            let (Some(changed), &[from]) = (op.changed(), &op.inputs()[..]) else { continue };
+            let inherited = common[from as usize];
+            let with = inherited.map_or(from, |common| common.with);
+            let before = inherited.map_or(usize::MAX, |common| common.before);
+            let same = inherited.map(|_| (changed.clone(), usize::MAX));
+            let found = same.into_iter().chain(changed.before_positions()).find_map(|(rest, first)| {
+                let known = match op {
+                    Op::Change { .. } if rest.modifiers.is_empty() => Some(with),
+                    _ => self.known.get(&op.of(with, rest.clone())?).copied(),
+                };
+                // Keys and values of the rows before are what the layer makes of them.
+                let is_plain = !rest.takes_all_rows() && changed.modifiers.iter().all(|m| m.site != Site::Pattern);
+                let known = known.filter(|&known| is_plain && (known as usize) < id)?;
+                Some(Common { before: before.min(first), with: known })
+            });
+            // What the other has in common with a third is there.
+            common[id] = found
+                .map(|Common { before, with }| match common[with as usize] {
+                    Some(third) => Common { before: before.min(third.before), with: third.with },
+                    None => Common { before, with },
+                })
+                .filter(|common| common.before > 0);
+        }
+        common
+    }
+
     fn change(&mut self, from: NodeId, layer: usize, changed: Changed) -> NodeId {
         match changed.modifiers.is_empty() {
             true => from,
@@ -182,17 +270,17 @@ impl Builder {
 }
 
 /// Divides attention halves of one state and layer that are the same up to the heads' outputs.
-fn share_heads(nodes: Vec<Op>, ends: Vec<NodeId>) -> Graph {
+fn share_heads(nodes: Vec<Op>, common: Vec<Option<Common>>, ends: Vec<NodeId>) -> Graph {
     let early = |op: &Op| match op {
         Op::Attention { from, layer, changed } => Some((*from, *layer, changed.at_heads().0)),
         _ => None,
     };
     let mut times: HashMap<(NodeId, usize, Changed), usize> = HashMap::new();
     nodes.iter().filter_map(early).for_each(|key| *times.entry(key).or_default() += 1);
-    let mut graph = Graph { nodes: Vec::with_capacity(nodes.len()), ends };
+    let mut graph = Graph { nodes: Vec::with_capacity(nodes.len()), common: Vec::new(), ends };
     let mut renamed: Vec<NodeId> = Vec::with_capacity(nodes.len());
     let mut heads: HashMap<(NodeId, usize, Changed), NodeId> = HashMap::new();
-    for op in nodes {
+    for (op, common) in nodes.into_iter().zip(common) {
         let shared = early(&op).filter(|key| times[key] > 1);
         let name = |id: &NodeId| renamed[*id as usize];
         let op = match op {
@@ -204,6 +292,7 @@ fn share_heads(nodes: Vec<Op>, ends: Vec<NodeId>) -> Graph {
                     let (before, behind) = changed.at_heads();
                     let heads = *heads.entry(key).or_insert_with(|| {
                         graph.nodes.push(Op::Heads { from, layer, changed: before });
+                        graph.common.push(None);
                         (graph.nodes.len() - 1) as NodeId
                     });
                     Op::Projection { from, heads, layer, changed: behind }
@@ -214,8 +303,10 @@ fn share_heads(nodes: Vec<Op>, ends: Vec<NodeId>) -> Graph {
             Op::Mean { from } => Op::Mean { from: from.iter().map(name).collect() },
             Op::Heads { .. } | Op::Projection { .. } => unreachable!("only made here"),
         };
+        let common = common.map(|common| Common { with: name(&common.with), ..common });
         renamed.push(graph.nodes.len() as NodeId);
         graph.nodes.push(op);
+        graph.common.push(common);
     }
     graph.ends.iter_mut().for_each(|end| *end = renamed[*end as usize]);
     graph

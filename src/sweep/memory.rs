@@ -1,6 +1,7 @@
 //! What a sweep takes of memory, and how a budget is divided. All of it is counted beforehand: rows that are held until
 //! their chunk is complete, the making of a schedule, batches, scoring; what is left holds states.
 
+use super::jobs::Jobs;
 use super::schedule::Bounds;
 use super::{Example, Row, Sweep};
 use crate::forward::{Chunk, Session};
@@ -37,7 +38,8 @@ impl Sweep {
     /// Rows of a chunk: as many as let a depth-first run keep its states in half of the memory.
     pub(super) fn chunk_rows(&self, session: &Session) -> usize {
         let row = session.model().config().n_embd * size_of::<f32>();
-        (self.options.memory / 2 / (row * self.jobs.slots())).clamp(1, CHUNK_ROWS)
+        let slots = self.jobs.slots() - self.jobs.bases.len();
+        (self.options.memory / 2 / (row * slots)).clamp(1, CHUNK_ROWS)
     }
 
     /// Whether an example goes into the chunk of those that wait.
@@ -71,7 +73,7 @@ impl Sweep {
 
     /// How `memory` is divided for a chunk: the largest batches that leave room for the states of one and of a depth-first
     /// run behind it; the smallest, if none do.
-    pub(super) fn memory_plan(&self, session: &Session, chunk: &Chunk, memory: usize) -> MemoryPlan {
+    pub(super) fn memory_plan(&self, jobs: &Jobs, session: &Session, chunk: &Chunk, memory: usize) -> MemoryPlan {
         let row = session.model().config().n_embd * size_of::<f32>();
         let (scored, slot) = (chunk.scored_rows(), chunk.rows() * row);
         let references = if self.intact.is_some() { scored } else { 0 };
@@ -86,10 +88,7 @@ impl Sweep {
             let told = 3 * plans_at_once * chunk.scored().map(|scored| self.row_bytes(scored.len())).sum::<usize>();
             let fixed = passage + scoring + told + slot;
             let slots = memory.saturating_sub(fixed) / slot;
-            (
-                slots >= self.jobs.slots() + copies,
-                MemoryPlan { bounds: Bounds { slots, batch }, plans_at_once, fixed, slot },
-            )
+            (slots >= jobs.slots() + copies, MemoryPlan { bounds: Bounds { slots, batch }, plans_at_once, fixed, slot })
         };
         let smallest = BATCH_ROWS.ilog2();
         let fitting = (0..smallest).map(plan).find(|(fits, _)| *fits);

@@ -1,6 +1,7 @@
 //! Many plans on many examples, at a cost far below one forward pass each.
 //!
 //! - `graph`: what the plans share. Every half-step that several plans have behind equal ones runs once.
+//! - `jobs`: which half-steps run as one, and which rows of each are computed.
 //! - `schedule`: in which order half-steps run, and which together, within a bound on memory, decided before any does.
 //! - `memory`: how a budget is divided.
 //! - `run`: a chunk of examples through a schedule. Half-steps that wait for the same layer, from any plans and examples,
@@ -12,6 +13,7 @@
 
 mod cost;
 mod graph;
+mod jobs;
 mod memory;
 mod results;
 mod row;
@@ -34,9 +36,10 @@ use crate::forward::{Batch, Chunk, ForwardError, Precision, References, Session,
 use crate::model::Model;
 use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
+use jobs::{Jobs, Work};
 use memory::MemoryPlan;
 use run::{Memory, Run, Setup, Told};
-use schedule::{Jobs, Schedule, Size, Work};
+use schedule::{Schedule, Size};
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use thiserror::Error;
@@ -196,22 +199,28 @@ impl Sweep {
         }
     }
 
-    /// FLOP that examples take: what [`Event::Flop`] adds up to.
+    /// FLOP that examples take: what [`Event::Flop`] adds up to, unless memory is so short that rows which states have in common
+    /// are computed for each.
     ///
     /// # Errors
     /// Where an example can't be scored.
     pub fn flop<'e>(&self, model: &Model, examples: impl IntoIterator<Item = &'e Example>) -> Result<u64, SweepError> {
         let config = model.config();
         // There are many jobs, and few kinds.
-        let mut times: HashMap<Work, u64> = HashMap::new();
-        self.jobs.jobs.iter().for_each(|job| *times.entry(job.work).or_default() += 1);
+        let mut times: HashMap<(Work, usize), u64> = HashMap::new();
+        self.jobs.jobs.iter().for_each(|job| *times.entry((job.work, job.start)).or_default() += 1);
         let (finished, mut flop) = (self.finished(), 0);
         for example in examples {
             let chunk = chunk_of(model, std::slice::from_ref(example))?;
-            flop += times.iter().map(|(work, times)| times * cost::work_flop(config, &chunk, *work)).sum::<u64>();
+            flop += times.iter().map(|(work, times)| times * cost::job_flop(config, &chunk, *work)).sum::<u64>();
             flop += cost::scored_flop(config, chunk.scored_rows() * finished);
         }
         Ok(flop)
+    }
+
+    /// The jobs where there is no room to hold the states that others have rows of: every state has all of its rows itself.
+    fn jobs_alone(&self) -> Jobs {
+        Jobs::new(&Graph { common: vec![None; self.graph.nodes.len()], ..self.graph.clone() }, self.intact)
     }
 
     /// Plans that end on the way of the intact model, itself included, where it is compared with.
@@ -324,15 +333,27 @@ impl Sweep {
         for (end, &name) in self.graph.ends.iter().zip(names) {
             plans_at.entry(*end).or_default().push(name);
         }
-        let first = self.intact.map_or_else(Vec::new, |intact| self.jobs.path(intact));
         let taken = taken + self.schedule_bytes();
         let left = self.options.memory.saturating_sub(taken);
-        let MemoryPlan { bounds, plans_at_once, fixed, slot } = self.memory_plan(session, &chunk, left);
-        let schedule = Schedule::new(&self.jobs, size, bounds, &first).map_err(|_| SweepError::Memory {
+        let scheduled = |jobs: &Jobs| {
+            let plan = self.memory_plan(jobs, session, &chunk, left);
+            let first = self.intact.map_or_else(Vec::new, |intact| jobs.path(intact));
+            (Schedule::new(jobs, size, plan.bounds, &first), plan)
+        };
+        let (mut schedule, mut plan) = scheduled(&self.jobs);
+        let alone;
+        let mut jobs = &self.jobs;
+        if schedule.is_err() && !jobs.bases.is_empty() {
+            alone = self.jobs_alone();
+            jobs = &alone;
+            (schedule, plan) = scheduled(jobs);
+        }
+        let MemoryPlan { bounds: _, plans_at_once, fixed, slot } = plan;
+        let schedule = schedule.map_err(|_| SweepError::Memory {
             number: examples[0].number,
             tokens: examples[0].ids.len(),
             given: self.options.memory,
-            needed: taken + fixed + self.jobs.slots() * slot,
+            needed: taken + fixed + jobs.slots() * slot,
         })?;
         // What chunks of other shapes have left may be in the way of this one.
         if session.memory() + memory.bytes() + fixed + schedule.peak * slot > left {
@@ -340,7 +361,7 @@ impl Sweep {
             *memory = Memory::default();
         }
         let setup = Setup {
-            jobs: &self.jobs,
+            jobs,
             plans_at: &plans_at,
             intact: self.intact,
             token_losses: self.options.token_losses,

@@ -1,12 +1,12 @@
 //! A chunk of examples through a schedule: states in the slots of one slab, batches through the session, and the scored
 //! rows of finished plans through one unembedding for many of them.
 
-use super::cost::{scored_flop, work_flop};
+use super::cost::{job_flop, scored_flop};
 use super::graph::{NodeId, ROOT};
+use super::jobs::{Job, Jobs, Work};
 use super::row::Row;
-use super::schedule::{Job, Jobs, Schedule, Size, Work};
-use crate::forward::{Changed, Chunk, Rows, Session, State};
-use crate::plan::Site;
+use super::schedule::{Schedule, Size};
+use crate::forward::{Changed, Chunk, Held, Rows, Session, State};
 use lesion_kernels::{Against, Floats};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -121,7 +121,8 @@ impl<'a> Run<'a> {
                     Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
                     Work::Pass(_) => self.pass(batch.work, jobs),
                 }
-                let flop = jobs.len() as u64 * work_flop(self.session.model().config(), self.chunk, batch.work);
+                let config = self.session.model().config();
+                let flop = jobs.iter().map(|job| job_flop(config, self.chunk, (job.work, job.start))).sum();
                 tell(Told::Flop(flop))?;
                 if jobs.iter().any(|job| Some(job.to) == self.setup.intact) {
                     self.measure_intact();
@@ -134,7 +135,15 @@ impl<'a> Run<'a> {
     /// Where a node's state is kept, in the slab.
     fn slot(&self, node: NodeId) -> std::ops::Range<usize> {
         let slot = self.schedule.slots[node as usize] as usize * self.size.all * self.width;
-        slot..slot + self.size.of(self.setup.jobs.rows[node as usize]) * self.width
+        let jobs = self.setup.jobs;
+        slot..slot + self.chunk.rows_of(jobs.rows[node as usize], jobs.starts[node as usize]) * self.width
+    }
+
+    /// The same, and where the rows before its own are.
+    fn held(&self, node: NodeId) -> Held {
+        let jobs = self.setup.jobs;
+        let (rows, start) = (jobs.rows[node as usize], jobs.starts[node as usize]);
+        Held { own: self.slot(node), rows, start, base: jobs.base(node).map(|base| self.slot(base)) }
     }
 
     /// Whether rows of a plan that ends here are wanted, or the intact model's are as references.
@@ -147,8 +156,9 @@ impl<'a> Run<'a> {
         let states: Vec<State> = jobs
             .iter()
             .map(|job| State {
-                hidden: self.slot(job.from[0]),
-                heads: job.heads.map(|heads| self.slot(heads)),
+                hidden: self.held(job.from[0]),
+                heads: job.heads.map(|heads| self.held(heads)),
+                start: job.start,
                 changed: changed(job),
             })
             .collect();
@@ -175,10 +185,10 @@ impl<'a> Run<'a> {
 
     /// The mean of states, summed in their order.
     fn mean(&mut self, job: &Job, rows: Rows) {
-        let mut sum = vec![0.0_f32; self.size.of(rows) * self.width];
+        let mut sum = vec![0.0_f32; self.chunk.rows_of(rows, job.start) * self.width];
         for &from in &job.from {
             let mut sum = sum.iter_mut();
-            self.rows_of(from, rows).iter().copied().flatten().zip(&mut sum).for_each(|(h, sum)| *sum += h);
+            self.rows_of(from, rows, job.start).iter().copied().flatten().zip(&mut sum).for_each(|(h, sum)| *sum += h);
         }
         let n = job.from.len() as f32;
         sum.iter_mut().for_each(|sum| *sum /= n);
@@ -187,22 +197,14 @@ impl<'a> Run<'a> {
 
     /// What modifiers make of a state.
     fn change(&mut self, job: &Job, rows: Rows) {
-        let mut state = self.rows_of(job.from[0], rows).concat();
-        for site in Site::ALL.into_iter().filter(|site| site.is_residual()) {
-            self.session.change_state(self.chunk, rows, job.layer, site, changed(job), &mut state);
-        }
+        let mut state = self.rows_of(job.from[0], rows, job.start).concat();
+        self.session.change_state(self.chunk, (rows, job.start), job.layer, changed(job), &mut state);
         self.keep(job, &state);
     }
 
-    /// The rows of a state that are wanted: all that it has, or the scored ones among them.
-    fn rows_of(&self, node: NodeId, rows: Rows) -> Vec<&[f32]> {
-        let (from, slab) = (self.slot(node), &self.memory.slab);
-        if from.len() == self.size.of(rows) * self.width {
-            return vec![&slab[from]];
-        }
-        let elements =
-            |range: std::ops::Range<usize>| from.start + range.start * self.width..from.start + range.end * self.width;
-        self.chunk.scored_ranges().map(|range| &slab[elements(range)]).collect()
+    /// Rows of a state: those from position `start` on, or the scored ones.
+    fn rows_of(&self, node: NodeId, rows: Rows, start: usize) -> Vec<&[f32]> {
+        self.chunk.pieces(&self.memory.slab, &self.held(node), rows, start, self.width)
     }
 
     /// Puts what a job gives where it belongs.
@@ -222,20 +224,12 @@ impl<'a> Run<'a> {
 
     /// Copies the scored rows of a state to those that wait.
     fn finish_stored(&mut self, node: NodeId) {
-        let from = self.slot(node);
+        let held = self.held(node);
         let mut to = self.finals_offset() + self.finals.waiting.len() * self.size.scored * self.width;
-        let slab = &self.memory.slab;
-        let ranges: Vec<_> = if self.setup.jobs.rows[node as usize] == Rows::Scored {
-            vec![from]
-        } else {
-            let elements = |range: std::ops::Range<usize>| {
-                from.start + range.start * self.width..from.start + range.end * self.width
-            };
-            self.chunk.scored_ranges().map(elements).collect()
-        };
-        for range in ranges {
-            self.memory.finals[to..to + range.len()].copy_from_slice(&slab[range.clone()]);
-            to += range.len();
+        let Memory { slab, finals } = &mut *self.memory;
+        for piece in self.chunk.pieces(slab, &held, Rows::Scored, 0, self.width) {
+            finals[to..to + piece.len()].copy_from_slice(piece);
+            to += piece.len();
         }
         self.finals.waiting.push(node);
     }

@@ -14,191 +14,11 @@
 //! Memory is counted in slots, each of which holds a state of whole sequences. A batch's inputs are copied to the workspace
 //! before its outputs are stored, so that the last use of a state makes room for what becomes of it.
 
-use super::graph::{Changed, Graph, NodeId, Op, ROOT};
+use super::graph::{NodeId, ROOT};
+use super::jobs::{Job, Jobs, Work};
 use crate::forward::{Attention, Passage, Rows};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-
-/// What a job does: jobs of equal work may run together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Work {
-    /// A layer, or a part of it.
-    Pass(Passage),
-    /// The mean of the ends of a group's branches.
-    Mean(Rows),
-    /// What modifiers do to the residual stream.
-    Change(Rows),
-}
-
-/// A unit of work: what a state, or several, become.
-#[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) work: Work,
-    /// The state (the states that are averaged).
-    pub(super) from: Vec<NodeId>,
-    /// The heads' outputs, where it begins with them.
-    pub(super) heads: Option<NodeId>,
-    /// The layer.
-    pub(super) layer: usize,
-    /// What changes.
-    pub(super) changed: Changed,
-    /// What it gives.
-    pub(super) to: NodeId,
-    /// Whether other jobs need that.
-    pub(super) stored: bool,
-    /// Jobs before it on the longest way from the embedding.
-    depth: u32,
-}
-
-impl Job {
-    fn inputs(&self) -> impl Iterator<Item = NodeId> {
-        self.from.iter().copied().chain(self.heads)
-    }
-}
-
-/// The jobs of a graph.
-#[derive(Clone, Debug)]
-pub(super) struct Jobs {
-    pub(super) jobs: Vec<Job>,
-    /// For each node, the jobs that need it.
-    users: Vec<Vec<u32>>,
-    /// For each node, the job that gives it.
-    giver: Vec<Option<u32>>,
-    /// For each node, which rows are kept of it.
-    pub(super) rows: Vec<Rows>,
-}
-
-impl Jobs {
-    pub(super) fn new(graph: &Graph, intact: Option<NodeId>) -> Jobs {
-        let nodes = &graph.nodes;
-        let mut consumers = vec![Vec::new(); nodes.len()];
-        for (id, op) in nodes.iter().enumerate() {
-            op.inputs().iter().for_each(|&input| consumers[input as usize].push(id));
-        }
-        let mut ends = vec![false; nodes.len()];
-        graph.ends.iter().chain(&intact).for_each(|&end| ends[end as usize] = true);
-
-        // Keys and values are those of all rows; a row's MLP needs nothing but the row.
-        let mut rows = vec![Rows::Scored; nodes.len()];
-        rows[ROOT as usize] = Rows::All;
-        for id in (0..nodes.len()).rev() {
-            let attends = |c: &usize| matches!(nodes[*c], Op::Attention { .. } | Op::Heads { .. });
-            let is_whole = match &nodes[id] {
-                Op::Attention { changed, .. } | Op::Heads { changed, .. } => changed.takes_all_rows(),
-                _ => false,
-            };
-            if is_whole || consumers[id].iter().any(|c| attends(c) || rows[*c] == Rows::All) {
-                rows[id] = Rows::All;
-            }
-        }
-
-        // An attention half that only the MLP half of its layer needs becomes one job with it.
-        let joined = |id: usize| match (&nodes[id], &consumers[id][..]) {
-            (Op::Attention { layer, changed, .. } | Op::Projection { layer, changed, .. }, &[only])
-                if !ends[id] && rows[id] == rows[only] =>
-            {
-                match &nodes[only] {
-                    Op::Mlp { layer: same, changed: behind, .. } if layer == same => {
-                        Some((only, changed.joined(behind)?))
-                    }
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        let joined: Vec<Option<(usize, Changed)>> = (0..nodes.len()).map(joined).collect();
-
-        let mut jobs =
-            Jobs { jobs: Vec::new(), users: vec![Vec::new(); nodes.len()], giver: vec![None; nodes.len()], rows };
-        for id in 1..nodes.len() {
-            if joined[id].is_some() {
-                continue;
-            }
-            // An MLP half takes the attention half before it along.
-            let before = match &nodes[id] {
-                Op::Mlp { from, .. } => joined[*from as usize].as_ref().map(|(_, changed)| (*from, changed)),
-                _ => None,
-            };
-            let (op, mlp) = before.map_or((&nodes[id], false), |(from, _)| (&nodes[from as usize], true));
-            let rows = jobs.rows[id];
-            let passage = |layer, attention, mlp| Work::Pass(Passage { layer, attention, mlp, rows });
-            let (work, from, heads, layer, changed) = match op {
-                Op::Attention { from, layer, changed } => {
-                    (passage(*layer, Attention::Whole, mlp), vec![*from], None, *layer, changed.clone())
-                }
-                Op::Heads { from, layer, changed } => {
-                    (passage(*layer, Attention::ToHeads, false), vec![*from], None, *layer, changed.clone())
-                }
-                Op::Projection { from, heads, layer, changed } => {
-                    (passage(*layer, Attention::FromHeads, mlp), vec![*from], Some(*heads), *layer, changed.clone())
-                }
-                Op::Mlp { from, layer, changed } => {
-                    (passage(*layer, Attention::None, true), vec![*from], None, *layer, changed.clone())
-                }
-                Op::Change { from, layer, changed } => (Work::Change(rows), vec![*from], None, *layer, changed.clone()),
-                Op::Mean { from } => (Work::Mean(rows), from.clone(), None, 0, Changed::default()),
-                Op::Embed => unreachable!("only the root is an embedding"),
-            };
-            let changed = before.map_or(changed, |(_, both)| both.clone());
-            let stored = !consumers[id].is_empty();
-            jobs.push(Job { work, from, heads, layer, changed, to: id as NodeId, stored, depth: 0 });
-        }
-        jobs
-    }
-
-    fn push(&mut self, mut job: Job) {
-        let id = self.jobs.len() as u32;
-        let before = job.inputs().filter_map(|input| self.giver[input as usize]);
-        job.depth = before.map(|giver| self.jobs[giver as usize].depth + 1).max().unwrap_or(0);
-        for input in job.inputs() {
-            let users = &mut self.users[input as usize];
-            // A group may name an end twice.
-            if users.last() != Some(&id) {
-                users.push(id);
-            }
-        }
-        self.giver[job.to as usize] = Some(id);
-        self.jobs.push(job);
-    }
-
-    /// The jobs on the way to a node, in their order.
-    pub(super) fn path(&self, node: NodeId) -> Vec<u32> {
-        let mut path = Vec::new();
-        let mut waiting: Vec<u32> = self.giver[node as usize].into_iter().collect();
-        while let Some(job) = waiting.pop() {
-            if !path.contains(&job) {
-                path.push(job);
-                waiting.extend(self.jobs[job as usize].inputs().filter_map(|input| self.giver[input as usize]));
-            }
-        }
-        path.sort_unstable();
-        path
-    }
-
-    /// Slots that it takes at most, beside a node's own, to finish all that comes of it depth first.
-    fn heights(&self) -> Vec<usize> {
-        let mut heights = vec![0; self.users.len()];
-        for node in (0..self.users.len()).rev() {
-            let behind = |&job: &u32| {
-                let job = &self.jobs[job as usize];
-                let kept = if job.stored { 1 + heights[job.to as usize] } else { 0 };
-                // The other ends of a group wait, too.
-                kept + job.inputs().filter(|&input| input as usize != node).count()
-            };
-            heights[node] = match &self.users[node][..] {
-                // Its last use makes room.
-                [only] => behind(only).saturating_sub(1),
-                users => users.iter().map(behind).max().unwrap_or(0),
-            };
-        }
-        heights
-    }
-
-    /// Slots with which a depth-first run certainly ends.
-    pub(super) fn slots(&self) -> usize {
-        1 + self.heights()[ROOT as usize]
-    }
-}
 
 /// Rows of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -207,15 +27,6 @@ pub(super) struct Size {
     pub(super) all: usize,
     /// Of the scored rows alone.
     pub(super) scored: usize,
-}
-
-impl Size {
-    pub(super) fn of(&self, rows: Rows) -> usize {
-        match rows {
-            Rows::All => self.all,
-            Rows::Scored => self.scored,
-        }
-    }
 }
 
 /// Jobs that run together.
@@ -278,6 +89,10 @@ struct Planner<'a> {
     /// Heights of the states that are held.
     held_heights: BTreeMap<usize, u32>,
     held: usize,
+    /// Whether others have rows of a node.
+    is_base: Vec<bool>,
+    /// Nodes that others have rows of and that are not there yet: their slots are kept free.
+    bases_to_come: usize,
     peak: usize,
     left: usize,
     slots: Vec<u32>,
@@ -315,12 +130,15 @@ impl<'a> Planner<'a> {
             ready,
             held_heights: BTreeMap::new(),
             held: 0,
+            is_base: vec![false; jobs.users.len()],
+            bases_to_come: jobs.bases.len(),
             peak: 0,
             left: jobs.jobs.len(),
             slots: vec![0; jobs.users.len()],
             free_slots: BinaryHeap::new(),
             batches: Vec::new(),
         };
+        jobs.bases.iter().for_each(|&base| planner.is_base[base as usize] = true);
         planner.store(ROOT);
         planner
     }
@@ -330,6 +148,7 @@ impl<'a> Planner<'a> {
         let Reverse(slot) = self.free_slots.pop().unwrap_or(Reverse(self.held as u32));
         self.slots[node as usize] = slot;
         self.held += 1;
+        self.bases_to_come -= usize::from(self.is_base[node as usize]);
         self.peak = self.peak.max(self.held);
         *self.held_heights.entry(self.heights[node as usize]).or_default() += 1;
         for &user in &self.jobs.users[node as usize] {
@@ -387,20 +206,21 @@ impl<'a> Planner<'a> {
         let rows = match work {
             Work::Mean(_) | Work::Change(_) => return 1,
             Work::Pass(Passage { attention: Attention::Whole | Attention::ToHeads, .. }) => self.size.all,
-            Work::Pass(Passage { rows, .. }) => self.size.of(rows),
+            Work::Pass(Passage { rows: Rows::All, .. }) => self.size.all,
+            Work::Pass(Passage { rows: Rows::Scored, .. }) => self.size.scored,
         };
         (self.bounds.batch / rows.max(1)).max(1)
     }
 
-    /// Slots held behind a batch, and the greatest height among the states that are held then.
+    /// Slots held behind a batch or kept free for bases, and the greatest height among the states that are held then.
     fn outcome(&self, jobs: &[u32]) -> (usize, usize) {
         let mut used: BTreeMap<NodeId, u32> = BTreeMap::new();
-        let (mut held, mut height) = (self.held, 0);
+        let (mut held, mut height) = (self.held + self.bases_to_come, 0);
         for &job in jobs {
             self.inputs(job).into_iter().for_each(|node| *used.entry(node).or_default() += 1);
             let Job { to, stored, .. } = self.jobs.jobs[job as usize];
             if stored {
-                held += 1;
+                held += usize::from(!self.is_base[to as usize]);
                 height = height.max(self.heights[to as usize]);
             }
         }

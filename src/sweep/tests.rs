@@ -264,3 +264,87 @@ fn what_does_not_fit_is_refused() {
     let deep = Sweep::new(vec![Plan::from_layers([12]).unwrap()], &shape(), options(0)).unwrap_err();
     assert_eq!(deep.to_string(), "plan 12: steps.0: layer 12 of 12: layers are 0..=11");
 }
+
+/// Modifiers of some positions: at every kind of site, behind each other, in groups, behind repeats.
+fn of_positions() -> Vec<Plan> {
+    let mut plans = vec![plan("0..12"), plan("0..5,5*2,6..12"), plan("0..8,(8|9),10..12")];
+    for site in ["pre", "mid", "post", "attn", "mlp", "z", "q", "k", "v"] {
+        for (layer, first) in [(0, 1), (3, 4), (3, 0), (10, 15), (11, 2), (11, 29)] {
+            plans.push(plan(&format!("0..{layer},{layer}[zero {site} @{first}..{}],{}..12", first + 3, layer + 1)));
+        }
+    }
+    let texts = [
+        "0..2,2[zero pre @6..9],3..7,7[zero h1 @3..40],8..12",
+        "0..2,2[zero pre @6..9],3..7,7[zero h1],8..12",
+        "0..2,2[zero k @6..9, zero h3],3..12",
+        "0..2,2[zero k, zero mlp @8..9],3..12",
+        "0..2,2[zero k],3..12",
+        "0..2,2[zero k],3[zero v @9..12],4..12",
+        "0..5,5[zero pre @4..5],5,6..12",
+        "0..5,5,5[zero mlp @4..5],6..12",
+        "0..5,5,5[noise 0.5 mlp @4..5],6..12",
+        "0..5,5[noise 0.5 pre @3..9],6..12",
+        "0..8,(8[zero mlp @4..5]|9),10..12",
+        "0..6,6[zero mid @5..6],7,(8|9),10..12",
+        "0..6,6[knockout h1 keys 2..4 @5..6],7..12",
+        "0..6,6[zero post @7..8]",
+        "0..6",
+        "0..7",
+        "0..6,6[zero post @7..8],7..12",
+        "0..11,11a[zero h0 @5..6]",
+        "3a[zero h0 @5..6],5m",
+        "3a,5m",
+    ];
+    plans.extend(texts.map(plan));
+    plans
+}
+
+#[test]
+fn rows_in_common_are_computed_once_and_are_the_same() {
+    let scored = [(40, 30..34), (90, 40..60), (37, 1..37), (36, 35..36)];
+    let example = |(number, (tokens, scored)): (usize, (u32, Range<usize>))| {
+        let ids = (0..tokens).map(|i| (i * 37 + number as u32 * 101 + 5) % 2_000).collect();
+        Example::new(number as u64, ids, scored)
+    };
+    let examples: Vec<Example> = scored.into_iter().enumerate().map(example).collect();
+    let plans = of_positions();
+    let asked = SweepOptions { divergence: false, ..options(256 << 20) };
+    let sweep = Sweep::new(plans.clone(), &shape(), asked).unwrap();
+    assert!(sweep.jobs.bases.len() > 20, "{}", sweep.jobs.bases.len());
+    let all = swept(&sweep, &mut session(Isa::best(), Precision::F32, 2), &examples);
+    let mut one = session(Isa::best(), Precision::F32, 2);
+    for ((plan, number), row) in &all {
+        let alone = alone(&mut one, &plans[*plan], &examples[*number as usize]);
+        assert!(same(row, &alone), "{}: {row:?} against {alone:?}", plans[*plan]);
+    }
+    // Where there is no room to hold what others have rows of, and in the other precision.
+    let little = Sweep::new(plans.clone(), &shape(), SweepOptions { memory: 5 << 20, ..asked }).unwrap();
+    let rows = swept(&little, &mut session(Isa::best(), Precision::F32, 3), &examples);
+    assert!(all.values().zip(rows.values()).all(|(a, b)| same(a, b)));
+    let mut one = session(Isa::best(), Precision::Bf16, 1);
+    for ((plan, number), row) in swept(&sweep, &mut session(Isa::best(), Precision::Bf16, 2), &examples) {
+        assert!(same(&row, &alone(&mut one, &plans[plan], &examples[number as usize])), "{}: {row:?}", plans[plan]);
+    }
+}
+
+#[test]
+fn flop_of_common_rows_are_announced() {
+    let asked = SweepOptions { divergence: false, ..options(256 << 20) };
+    let (ids, mut done) = ((0..40).collect::<Vec<u32>>(), 0);
+    let example = Example::new(0, ids, 39..40);
+    let sweep = Sweep::new(of_positions(), &shape(), asked).unwrap();
+    let model = Model::mini().unwrap();
+    let announced = sweep.flop(&model, [&example]).unwrap();
+    let mut session = session(Isa::best(), Precision::F32, 2);
+    let tell = &mut |event: Event<'_>| {
+        if let Event::Flop(flop) = event {
+            done += flop;
+        }
+        ControlFlow::Continue(())
+    };
+    sweep.run(&mut session, [example.clone()], &|_, _| false, tell).unwrap();
+    assert_eq!(done, announced);
+    let whole = Jobs::new(&Graph { common: vec![None; sweep.graph.nodes.len()], ..sweep.graph.clone() }, None);
+    let whole = Sweep { jobs: whole, ..sweep }.flop(&model, [&example]).unwrap();
+    assert!(done < whole, "{done} of {whole}");
+}
