@@ -72,7 +72,7 @@ impl Session {
 
 #[cfg(all(test, feature = "mini"))]
 mod tests {
-    use crate::forward::{Attention, Changed, Chunk, Held, Passage, Rows, Session, SessionOptions, State};
+    use crate::forward::{Attention, Changed, Chunk, Held, Passage, References, Rows, Session, SessionOptions, State};
     use crate::model::Model;
     use lesion_kernels::Against;
 
@@ -84,7 +84,7 @@ mod tests {
             let options = SessionOptions { threads, ..SessionOptions::default() };
             let mut session = Session::new(&model, options).unwrap();
             let ids: Vec<u32> = (0..tokens as u32).collect();
-            let chunk = Chunk::new([(&ids[..], tokens - 3..tokens)]);
+            let chunk = Chunk::new([(&ids[..], tokens - 3..tokens, &References::NONE)]);
             let d = model.config().n_embd;
             let mut slab = vec![0.1; copies * chunk.rows() * d];
             let range = |i: usize| i * chunk.rows() * d..(i + 1) * chunk.rows() * d;

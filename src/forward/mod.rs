@@ -16,6 +16,7 @@
 
 mod batch;
 mod cache;
+mod chunk;
 mod error;
 mod exact;
 mod generate;
@@ -35,10 +36,11 @@ mod workspace;
 
 pub use batch::Batch;
 pub use cache::Cache;
+pub(crate) use chunk::{Chunk, shares};
 pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;
-pub(crate) use passage::{Attention, Changed, Chunk, Held, Passage, Rows, State};
+pub(crate) use passage::{Attention, Changed, Held, Passage, Rows, State};
 pub use precision::{NUMERICS_VERSION, Precision};
 pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;

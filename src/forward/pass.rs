@@ -230,8 +230,8 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         }
     }
 
-    /// [`Pass::heads`] of some rows alone, a range of positions for each sequence: all rows give keys and values, these
-    /// alone ask. Only they are left, in the hidden states too. Nothing changes before z.
+    /// [`Pass::heads`] of some rows alone, ranges that move to the front in their order: all rows give keys and values, these
+    /// alone ask, as `spans` say. Only they are left, in the hidden states too. Nothing changes before z.
     pub(super) fn heads_of(&mut self, layer: usize, chosen: &[Range<usize>], spans: &[KvSpan]) {
         let block = &self.parameters.h[layer];
         let (shape, scale) = (self.head_shape(), self.config.attention_scale(layer) as f32);
@@ -244,8 +244,8 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         layer_norm(self.kernels, self.config, &block.ln_1, hidden, normal);
         self.kernels.gemm(normal, c_attn.outputs(width..3 * width), Epilogue::Bias(kv_bias), kv);
         self.kernels.remember(shape, Columns::all(kv, 2 * width), &self.batch.spans, store);
-        keep(normal, width, &self.batch.spans, chosen);
-        keep(hidden, width, &self.batch.spans, chosen);
+        keep(normal, width, chosen);
+        keep(hidden, width, chosen);
         let q = &mut q[..normal.len()];
         self.kernels.gemm(normal, c_attn.outputs(0..width), Epilogue::Bias(query_bias), q);
         self.kernels.attend(shape, scale, Columns::all(q, width), spans, store, normal);
@@ -439,11 +439,11 @@ fn layer_norm(kernels: &mut Kernels<'_, '_>, config: &Config, norm: &LayerNorm, 
     kernels.layer_norm(x, &norm.weight, &norm.bias, config.layer_norm_epsilon as f32, out);
 }
 
-/// Moves the rows that are kept, a range of positions for each sequence, to the front.
-fn keep(rows: &mut Floats, width: usize, spans: &[KvSpan], kept: &[Range<usize>]) {
+/// Moves the rows that are kept, none of which lies before where it goes, to the front.
+fn keep(rows: &mut Floats, width: usize, kept: &[Range<usize>]) {
     let mut to = 0;
-    for (span, kept) in spans.iter().zip(kept) {
-        let from = (span.first_row + kept.start) * width..(span.first_row + kept.end) * width;
+    for kept in kept {
+        let from = kept.start * width..kept.end * width;
         let len = from.len();
         rows.copy_within(from, to);
         to += len;

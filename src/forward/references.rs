@@ -120,6 +120,14 @@ impl References {
         self.named.insert(name.into(), activations);
     }
 
+    /// Whether these are the very same, not copies.
+    pub(super) fn are(&self, other: &References) -> bool {
+        let same = |((a, x), (b, y)): ((&String, &Arc<Activations>), (&String, &Arc<Activations>))| {
+            a == b && Arc::ptr_eq(x, y)
+        };
+        self.named.len() == other.named.len() && self.named.iter().zip(&other.named).all(same)
+    }
+
     /// Whether nothing has a name.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()

@@ -146,14 +146,6 @@ impl Metric {
         }
     }
 
-    /// Sequences that are scored for each plan.
-    fn sequences(&self) -> usize {
-        match self {
-            Metric::LogitDifference { .. } => 2,
-            Metric::Nll { .. } => 1,
-        }
-    }
-
     /// Tokens that run behind the prompt.
     fn behind(&self) -> &[u32] {
         match self {
@@ -200,7 +192,7 @@ pub fn noise_floor(precision: Precision) -> f64 {
 struct Measured {
     /// By plan.
     values: Vec<f64>,
-    /// On each scored sequence.
+    /// On the prompt.
     cost: SweepCost,
 }
 

@@ -53,9 +53,7 @@ pub struct Grid {
     pub values: Vec<Vec<f64>>,
     /// Differences below this are rounding (see [`noise_floor`]).
     pub noise_floor: f64,
-    /// Sequences that are scored for each cell: two for a difference of logits, which a pass of its own would read from one.
-    pub examples: usize,
-    /// Block evaluations of the patched plans, on each of those; the run that is patched from comes on top, once.
+    /// Block evaluations of the patched plans, were each state computed at all positions; the run that is patched from comes on top, once.
     pub cost: SweepCost,
 }
 
@@ -173,7 +171,6 @@ impl PatchGrid {
             values: values[1..].chunks(columns.len()).map(<[f64]>::to_vec).collect(),
             columns,
             noise_floor: noise_floor(session.precision()),
-            examples: metric.sequences(),
             cost,
         })
     }

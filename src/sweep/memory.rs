@@ -46,7 +46,8 @@ impl Sweep {
     pub(super) fn is_joined_by(&self, waiting: &[Example], next: &Example, chunk_rows: usize) -> bool {
         let rows: usize = waiting.iter().map(|example| example.ids.len()).sum();
         let held = self.held_bytes(waiting) + self.held_bytes(std::slice::from_ref(next));
-        rows + next.ids.len() <= chunk_rows && held <= self.options.memory / ROWS_SHARE
+        let more = if waiting.last().is_some_and(|last| last.shares(next)) { 0 } else { next.ids.len() };
+        (more == 0 || rows + more <= chunk_rows) && held <= self.options.memory / ROWS_SHARE
     }
 
     /// Bytes of the rows of these examples, which callers hold until all are there.

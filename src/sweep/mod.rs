@@ -32,7 +32,7 @@ pub use row::Row;
 pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};
 pub use tally::{Estimate, Summary, Tally};
 
-use crate::forward::{Batch, Chunk, ForwardError, Precision, References, Session, Target};
+use crate::forward::{Batch, Chunk, ForwardError, Precision, References, Session, Target, shares};
 use crate::model::Model;
 use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
@@ -61,6 +61,11 @@ impl Example {
     /// Without references.
     pub fn new(number: u64, ids: Vec<u32>, scored: Range<usize>) -> Example {
         Example { number, ids, scored, references: References::default() }
+    }
+
+    /// Whether the next one runs the same tokens: it is another answer to the same prompt, say.
+    fn shares(&self, next: &Example) -> bool {
+        shares((&self.ids, &self.scored, &self.references), (&next.ids, &next.scored, &next.references))
     }
 }
 
@@ -210,8 +215,14 @@ impl Sweep {
         let mut times: HashMap<(Work, usize), u64> = HashMap::new();
         self.jobs.jobs.iter().for_each(|job| *times.entry((job.work, job.start)).or_default() += 1);
         let (finished, mut flop) = (self.finished(), 0);
-        for example in examples {
-            let chunk = chunk_of(model, std::slice::from_ref(example))?;
+        let mut examples = examples.into_iter().peekable();
+        while let Some(example) = examples.next() {
+            // Answers to one prompt run together.
+            let mut together = vec![example];
+            while let Some(next) = examples.next_if(|next| together[together.len() - 1].shares(next)) {
+                together.push(next);
+            }
+            let chunk = chunk_of(model, together)?;
             flop += times.iter().map(|(work, times)| times * cost::job_flop(config, &chunk, *work)).sum::<u64>();
             flop += cost::scored_flop(config, chunk.scored_rows() * finished);
         }
@@ -325,7 +336,7 @@ impl Sweep {
         for plan in &self.plans {
             chunk.check_plan(session.model(), plan).map_err(|source| {
                 let sequence = if let ForwardError::Modifier { sequence, .. } = source { sequence } else { 0 };
-                SweepError::Example { number: examples[sequence].number, source }
+                SweepError::Example { number: examples[chunk.example_of(sequence)].number, source }
             })?;
         }
         let size = Size { all: chunk.rows(), scored: chunk.scored_rows() };
@@ -403,14 +414,17 @@ impl Sweep {
     }
 }
 
-fn chunk_of(model: &Model, examples: &[Example]) -> Result<Chunk, SweepError> {
-    for Example { number, ids, scored, .. } in examples {
+fn chunk_of<'e>(
+    model: &Model,
+    examples: impl IntoIterator<Item = &'e Example, IntoIter: Clone>,
+) -> Result<Chunk, SweepError> {
+    let examples = examples.into_iter();
+    for Example { number, ids, scored, references } in examples.clone() {
         if scored.start == 0 || scored.is_empty() || scored.end > ids.len() {
             return Err(SweepError::Scored { number: *number, scored: scored.clone(), tokens: ids.len() });
         }
-        let alone = Chunk::new([(&ids[..], scored.clone())]);
+        let alone = Chunk::new([(&ids[..], scored.clone(), references)]);
         alone.check(model).map_err(|source| SweepError::Example { number: *number, source })?;
     }
-    let chunk = Chunk::new(examples.iter().map(|example| (&example.ids[..], example.scored.clone())));
-    Ok(chunk.with_references(examples.iter().map(|example| example.references.clone())))
+    Ok(Chunk::new(examples.map(|example| (&example.ids[..], example.scored.clone(), &example.references))))
 }

@@ -348,3 +348,29 @@ fn flop_of_common_rows_are_announced() {
     let whole = Sweep { jobs: whole, ..sweep }.flop(&model, [&example]).unwrap();
     assert!(done < whole, "{done} of {whole}");
 }
+
+#[test]
+fn answers_to_one_prompt_share_a_pass() {
+    let prompts: [&[u32]; 3] = [&[5, 9, 300, 41, 7, 8, 1_000], &[5, 9, 300, 41, 7, 8, 1_000], &[6, 9, 300]];
+    let mut examples = Vec::new();
+    for (i, prompt) in prompts.into_iter().enumerate() {
+        for answer in 0..4 {
+            let ids = [prompt, &[answer + 10 * i as u32]].concat();
+            examples.push(Example::new(examples.len() as u64, ids, prompt.len()..prompt.len() + 1));
+        }
+    }
+    let mut plans = family("zero-head 11..12");
+    plans.extend(
+        ["0..12", "0..4,4[noise 0.3 pre],5..12", "0..11,11[zero mlp @2..3]", "none", "0..11,(11a|11m)"].map(plan),
+    );
+    let sweep = Sweep::new(plans.clone(), &shape(), options(64 << 20)).unwrap();
+    let mut one = session(Isa::best(), Precision::F32, 1);
+    let rows = swept(&sweep, &mut session(Isa::best(), Precision::F32, 2), &examples);
+    for ((plan, number), row) in &rows {
+        assert!(same(row, &alone(&mut one, &plans[*plan], &examples[*number as usize])), "{}: {row:?}", plans[*plan]);
+    }
+    // Twelve examples, three passes: the same prompt goes on being the same one.
+    let flop = |examples: &[Example]| sweep.flop(&Model::mini().unwrap(), examples).unwrap();
+    let (all, apart) = (flop(&examples), examples.iter().map(|example| flop(std::slice::from_ref(example))).sum());
+    assert!(2 * all < apart, "{all} of {apart}");
+}

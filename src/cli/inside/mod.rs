@@ -88,7 +88,7 @@ struct AnswerRecord<'a> {
     ids: &'a [u32],
 }
 
-/// Block evaluations in JSON, on each of the sequences that are scored.
+/// Block evaluations in JSON.
 #[derive(Serialize)]
 struct CostRecord {
     block_evaluations: f64,

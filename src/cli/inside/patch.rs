@@ -61,8 +61,6 @@ struct SummaryRecord<'a> {
     noise_floor: f64,
     resolved: bool,
     cells: usize,
-    /// Sequences that are scored for each cell: the cost is that on each.
-    sequences: usize,
     #[serde(flatten)]
     cost: CostRecord,
     threads: usize,
@@ -234,7 +232,6 @@ fn records(
         noise_floor: grid.noise_floor,
         resolved: grid.is_resolved(),
         cells: grid.values.iter().map(Vec::len).sum(),
-        sequences: grid.examples,
         cost: CostRecord::new(grid.cost),
         threads: session.threads(),
     })
@@ -298,6 +295,5 @@ fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Nam
     };
     output.line(format!("{} is the {into} run; furthest: {}", map.even, map::furthest(&map, 3, &column)))?;
     let cells: usize = grid.values.iter().map(Vec::len).sum();
-    let sequences = if grid.examples == 1 { String::new() } else { format!(", {} sequences each", grid.examples) };
-    output.line(format!("{cells} cells{sequences}: {}", cost_text(grid.cost)))
+    output.line(format!("{cells} cells: {}", cost_text(grid.cost)))
 }
