@@ -1,4 +1,4 @@
-//! `lesion`'s side of `benches/peers/sweep.py`: `sweep_worker PEER MODELS EXAMPLES THREADS`, PEER being `lesion-f32` or
+//! `lesion`'s side of `benches/peers/sweep.py` and `grid.py`: `sweep_worker PEER MODELS EXAMPLES THREADS`, PEER being `lesion-f32` or
 //! `lesion-bf16-compute` (weights in bf16, products in bf16). EXAMPLES is a file of sets of examples by name:
 //! `{"S": [{"ids": [...], "scored": [11, 13]}, ...], ...}`.
 //!
@@ -11,6 +11,8 @@
 //!  "losses": [0, ...], "memory": BYTES, "times": 1}                 seconds, the losses of those plans, what it cost
 //! {"work": "truncations", "examples": "S", "memory": BYTES,
 //!  "times": 3}                                                      seconds of the sweep and of what it is made of
+//! {"work": "grid", "pair": {"clean": [...], "corrupted": [...],
+//!  "answer": 3, "other": 7}, "memory": BYTES, "times": 1}           seconds and values of a patch grid, for grid.py
 //! ```
 
 use std::error::Error;
@@ -20,8 +22,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use lesion::forward::{Batch, ForwardError, Precision, Session, SessionOptions, Target};
+use lesion::inside::{Cells, Direction, Grid, Limits, Metric, PatchGrid, Run};
 use lesion::model::{Model, OpenOptions};
-use lesion::plan::{Family, Plan};
+use lesion::plan::{Family, Plan, Site};
 use lesion::sweep::{Event, Example, Sweep, SweepOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -34,6 +37,15 @@ enum Command {
     Families { families: Vec<String> },
     Sweep { examples: String, plans: Vec<Vec<usize>>, losses: Vec<usize>, memory: usize, times: usize },
     Truncations { examples: String, memory: usize, times: usize },
+    Grid { pair: Pair, memory: usize, times: usize },
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    clean: Vec<u32>,
+    corrupted: Vec<u32>,
+    answer: u32,
+    other: u32,
 }
 
 fn main() -> Result<(), Failure> {
@@ -67,6 +79,7 @@ fn main() -> Result<(), Failure> {
             Command::Truncations { examples, memory, times } => {
                 truncations(&mut session, &named(&sets, &examples)?, memory, times)?
             }
+            Command::Grid { pair, memory, times } => grid(&mut session, &pair, memory, times)?,
         };
         println!("{answer}");
     }
@@ -163,6 +176,26 @@ fn truncations(session: &mut Session, examples: &[Example], memory: usize, times
     Ok(json!({
         "seconds": seconds, "pass": pass, "apart": apart, "together": together, "blocks": blocks, "flop": flop,
         "plans": plans.len(),
+    }))
+}
+
+/// The residual stream before each layer at each position, patched from the clean run into the corrupted one. The time is that
+/// of everything, both runs included.
+fn grid(session: &mut Session, pair: &Pair, memory: usize, times: usize) -> Result<Value, Failure> {
+    let plan = Plan::intact(session.model().config().n_layer);
+    let metric = Metric::LogitDifference { answer: pair.answer, other: pair.other };
+    let (mut seconds, mut found) = (Vec::new(), None);
+    for _ in 0..times {
+        let start = Instant::now();
+        let run = |ids: &[u32]| Run { ids: ids.to_vec(), plan: plan.clone() };
+        let cells = Cells::Positions(0..pair.clean.len());
+        let grid = PatchGrid::new(run(&pair.clean), run(&pair.corrupted), Site::Pre, cells, Direction::Denoise)?;
+        found = Some(grid.run(session, &metric, Limits { memory, stop: &|| false })?);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let Grid { values, cost, .. } = found.ok_or("no times")?;
+    Ok(json!({
+        "seconds": seconds, "values": values, "blocks": cost.shared.blocks(), "naive_blocks": cost.naive.blocks(),
     }))
 }
 

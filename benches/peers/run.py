@@ -50,7 +50,7 @@ PEERS = {
 }
 # What a programme is: an example of lesion's, or a script.
 EXAMPLES = {"lesion": "peer_worker", "lesion-sweep": "sweep_worker"}
-SCRIPTS = {"python": "worker.py", "python-sweep": "sweep_worker.py"}
+SCRIPTS = {"python": "worker.py", "python-sweep": "sweep_worker.py", "python-grid": "grid_worker.py"}
 # What else `import` of a package needs here.
 EXTRA_ENVIRONMENT = {"llama-cpp-python": {"CMAKE_BUILD_PARALLEL_LEVEL": "1", "CMAKE_ARGS": "-DMTMD_BUILD=OFF -DLLAVA_BUILD=OFF"}}
 # Mean losses differ from lesion's by at most this, in nats. llama.cpp looks GELU up in a table of f16, and keeps keys
