@@ -2,16 +2,19 @@
 //! other tokens, another plan or noise. Thin, on top of [`Sweep`]: here plans are written down and scores made of losses.
 //!
 //! - [`PatchGrid`]: what of one run, put into the other, brings its behaviour along (activation patching).
+//! - [`PathPatch`]: what a head does to another one, or to the logits, on a given way (path patching).
 //! - [`Trace`]: which states carry a fact through a noised subject (causal tracing).
 //!
 //! All numbers are f64. A [`Metric`] is in logits or nats; a pair of runs is measured where their prompts end.
 
 mod patch;
+mod path;
 #[cfg(all(test, feature = "mini"))]
 mod tests;
 mod trace;
 
 pub use patch::{Cells, Direction, Grid, GridRow, PatchGrid};
+pub use path::{PathPatch, Receiver, Through};
 pub use trace::{Trace, Traced, TracedCell, noise_level};
 
 use crate::forward::{ForwardError, Precision, References, Session};
@@ -90,6 +93,24 @@ pub enum InsideError {
         /// The site.
         site: Site,
     },
+    /// There is no way from layer to layer.
+    #[error("plan {plan}: paths are traced where no layer runs twice and nothing in a group")]
+    NoPath {
+        /// The plan.
+        plan: Plan,
+    },
+    /// Heads don't take it in.
+    #[error("{} is nothing that heads take in: q, k and v are", site.word())]
+    NoReceiver {
+        /// The site.
+        site: Site,
+    },
+    /// Nothing leads there.
+    #[error("plan {plan}: no head runs before the receiver, or the receiver doesn't")]
+    NoSender {
+        /// The plan.
+        plan: Plan,
+    },
     /// Noise would be drawn for each branch.
     #[error("plan {plan}: noise is added before the first block, and this begins with {}", if plan.is_empty() { "none" } else { "a group" })]
     NoFirst {
@@ -154,8 +175,8 @@ impl Metric {
         }
     }
 
-    /// What is scored behind a prompt.
-    fn examples(&self, prompt: &[u32], references: &References) -> Vec<Example> {
+    /// What is scored behind a prompt; `numbers` is the first number.
+    fn examples(&self, prompt: &[u32], references: &References, numbers: u64) -> Vec<Example> {
         let answers: Vec<&[u32]> = match self {
             Metric::LogitDifference { answer, other } => {
                 vec![std::slice::from_ref(answer), std::slice::from_ref(other)]
@@ -167,7 +188,7 @@ impl Metric {
             let scored = prompt.len()..ids.len();
             Example { references: references.clone(), ..Example::new(number, ids, scored) }
         };
-        (0..).zip(answers).map(example).collect()
+        (numbers..).zip(answers).map(example).collect()
     }
 
     /// What the losses of the examples make.
@@ -205,21 +226,48 @@ fn measure(
     metric: &Metric,
     limits: Limits<'_>,
 ) -> Result<Measured, InsideError> {
+    swept(session, plans, prompt, std::slice::from_ref(references), metric, limits)
+}
+
+/// Runs a plan on a prompt with each of these references, as one sweep.
+fn measure_each(
+    session: &mut Session,
+    plan: Plan,
+    prompt: &[u32],
+    references: &[References],
+    metric: &Metric,
+    limits: Limits<'_>,
+) -> Result<Measured, InsideError> {
+    swept(session, vec![plan], prompt, references, metric, limits)
+}
+
+/// Values by plan, by references.
+fn swept(
+    session: &mut Session,
+    plans: Vec<Plan>,
+    prompt: &[u32],
+    references: &[References],
+    metric: &Metric,
+    limits: Limits<'_>,
+) -> Result<Measured, InsideError> {
     let count = plans.len();
     let options = SweepOptions { memory: limits.memory, divergence: false, token_losses: false };
     let sweep = Sweep::new(plans, &session.model().plan_shape(), options)?;
-    let examples = metric.examples(prompt, references);
+    let mut examples: Vec<Example> = Vec::new();
+    for references in references {
+        examples.extend(metric.examples(prompt, references, examples.len() as u64));
+    }
     let mut losses = vec![vec![f64::NAN; examples.len()]; count];
+    let answers = examples.len() / references.len().max(1);
     let ended = sweep.run(session, examples, &|_, _| false, &mut |event| {
         if let Event::Rows(rows) = event {
             rows.iter().for_each(|row| losses[row.plan][row.example as usize] = row.nll);
         }
         if (limits.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    let values = losses.iter().flat_map(|losses| losses.chunks(answers.max(1))).map(|nll| metric.of(nll));
     match ended {
-        Ended::Complete => {
-            Ok(Measured { values: losses.iter().map(|nll| metric.of(nll)).collect(), cost: sweep.cost() })
-        }
+        Ended::Complete => Ok(Measured { values: values.collect(), cost: sweep.cost() }),
         Ended::Cancelled => Err(InsideError::Cancelled),
     }
 }

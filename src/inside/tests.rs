@@ -235,3 +235,82 @@ fn changes_join_those_that_are_there() {
         "no attention there"
     );
 }
+
+#[test]
+fn paths_agree_with_transformers() {
+    #[derive(serde::Deserialize)]
+    struct Paths {
+        corrupted: f64,
+        cases: Vec<Case>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Case {
+        receiver: serde_json::Value,
+        through: String,
+        values: Vec<Vec<f64>>,
+    }
+    let golden: Paths = serde_json::from_str(include_str!("../../tests/data/golden_path.json")).unwrap();
+    let (clean, corrupted, metric) = pair();
+    for (precision, within) in [(Precision::F32, 1e-3), (Precision::F64, 1e-5)] {
+        let mut session = session(precision);
+        // f64 goes plan by plan: one case of each kind.
+        let cases = golden.cases.iter().skip(if precision == Precision::F64 { 3 } else { 0 });
+        for Case { receiver, through, values } in cases {
+            let end = match receiver.get("site").and_then(serde_json::Value::as_str) {
+                None => Receiver::Logits,
+                Some(site) => Receiver::Heads {
+                    layer: receiver["layer"].as_u64().unwrap() as usize,
+                    site: Site::ALL.into_iter().find(|known| known.word() == site).unwrap(),
+                    heads: serde_json::from_value(receiver["heads"].clone()).unwrap(),
+                },
+            };
+            let through = if through == "mlps" { Through::Mlps } else { Through::Nothing };
+            let (clean, corrupted) = (clean.ids.clone(), corrupted.ids.clone());
+            let paths = PathPatch::new(clean, corrupted, plan("0..12"), end, through, Direction::Denoise).unwrap();
+            let grid = paths.run(&mut session, &metric, limits()).unwrap();
+            assert!((grid.corrupted - golden.corrupted).abs() < within);
+            assert_eq!((grid.values.len(), grid.columns.len()), (values.len(), 8), "{receiver}");
+            for (row, (ours, theirs)) in grid.values.iter().zip(values).enumerate() {
+                for (head, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+                    assert!((ours - theirs).abs() < within, "{receiver} {through:?} {row}.{head}: {ours}, {theirs}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_path_between_equal_runs_changes_nothing() {
+    let (clean, _, metric) = pair();
+    let receiver = Receiver::Heads { layer: 6, site: Site::K, heads: vec![2] };
+    for receiver in [Receiver::Logits, receiver] {
+        let ids = || clean.ids.clone();
+        let paths = PathPatch::new(ids(), ids(), plan("0..12"), receiver, Through::Nothing, Direction::Noise).unwrap();
+        let grid = paths.run(&mut session(Precision::F32), &metric, limits()).unwrap();
+        assert!(grid.values.iter().flatten().all(|value| value.to_bits() == grid.clean.to_bits()));
+    }
+}
+
+#[test]
+fn paths_that_lead_nowhere_are_refused() {
+    let (clean, corrupted, _) = pair();
+    let new = |clean: &[u32], text: &str, receiver: Receiver| {
+        let (ids, plan) = (corrupted.ids.clone(), plan(text));
+        PathPatch::new(clean.to_vec(), ids, plan, receiver, Through::Mlps, Direction::Noise).map(|_| ()).unwrap_err()
+    };
+    let heads = |layer, site, heads: &[usize]| Receiver::Heads { layer, site, heads: heads.to_vec() };
+    let clean = &clean.ids[..];
+    assert!(matches!(new(&clean[1..], "0..12", Receiver::Logits), InsideError::Lengths { .. }));
+    assert!(matches!(new(clean, "0..3,(3|4),5..12", Receiver::Logits), InsideError::NoPath { .. }));
+    assert!(matches!(new(clean, "0..5,3..12", Receiver::Logits), InsideError::NoPath { .. }));
+    assert!(matches!(new(clean, "none", Receiver::Logits), InsideError::NoSender { .. }));
+    assert!(matches!(new(clean, "0..12", heads(0, Site::Q, &[1])), InsideError::NoSender { .. }));
+    assert!(matches!(new(clean, "0..6,7..12", heads(6, Site::Q, &[1])), InsideError::NoSender { .. }));
+    assert!(matches!(new(clean, "0..12", heads(6, Site::Z, &[1])), InsideError::NoReceiver { site: Site::Z }));
+    assert!(matches!(new(clean, "0..12", heads(6, Site::V, &[])), InsideError::None { .. }));
+    let (ids, plan) = (corrupted.ids.clone(), plan("0..12"));
+    let far = PathPatch::new(ids.clone(), ids, plan, heads(6, Site::V, &[8]), Through::Mlps, Direction::Noise).unwrap();
+    let (_, _, metric) = pair();
+    let refused = far.run(&mut session(Precision::F32), &metric, limits()).unwrap_err();
+    assert!(matches!(refused, InsideError::Step(_)), "{refused}");
+}
