@@ -3,7 +3,7 @@
 
 #![cfg(feature = "mini")]
 
-use lesion::forward::{Activations, Batch, ForwardError, Precision, References, Session, SessionOptions, Target};
+use lesion::forward::{Activations, Batch, ForwardError, Precision, References, Session, SessionOptions, Tap, Target};
 use lesion::model::Model;
 use lesion::plan::{Plan, Site};
 use lesion::sweep::{Event, Example, Row, Sweep, SweepOptions};
@@ -331,7 +331,7 @@ fn every_site_agrees_with_transformers() {
     for (precision, gate) in [(Precision::F64, 1e-6), (Precision::F32, 1e-4)] {
         let mut session = session(precision);
         let found = everything(&mut session, &plan("0..12"), ids);
-        assert_eq!(golden.sites.len(), 3 * Site::ALL.len());
+        assert_eq!(golden.sites.len(), 3 * Site::CHANGED.len());
         for case in &golden.sites {
             let site = Site::ALL.into_iter().find(|site| site.hook() == case.site).unwrap();
             let values = found.at(case.layer, site).unwrap();
@@ -348,6 +348,84 @@ fn every_site_agrees_with_transformers() {
             }
         }
     }
+}
+
+/// See `tests/data/golden_taps.py`.
+#[test]
+fn every_tap_agrees_with_transformers_and_changes_no_bit() {
+    #[derive(serde::Deserialize)]
+    struct Taps {
+        taps: Vec<Tapped>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Tapped {
+        name: String,
+        shape: [usize; 2],
+        rows: Vec<TappedRow>,
+    }
+    #[derive(serde::Deserialize)]
+    struct TappedRow {
+        position: usize,
+        first: Vec<f64>,
+        finite: usize,
+        sum: f64,
+        sum_of_squares: f64,
+    }
+    let Taps { taps: golden } = serde_json::from_str(include_str!("data/golden_taps.json")).unwrap();
+    let ids = &self::golden().prompts["clean"];
+    let names: Vec<Tap> = golden.iter().map(|tap| tap.name.parse().unwrap()).collect();
+    for (precision, gate) in [(Precision::F64, 1e-6), (Precision::F32, 1e-4)] {
+        let mut session = session(precision);
+        let before = session.all_logits(&plan("0..12"), ids).unwrap().to_vec();
+        let batch = Batch::new([&ids[..5], &ids[..]]);
+        let found = session.tapped(&plan("0..12"), &batch, &names).unwrap().remove(1);
+        for (tap, name) in golden.iter().zip(&names) {
+            let values = found.at_tap(name).unwrap();
+            assert_eq!(values.len(), tap.shape[0] * tap.shape[1], "{name}");
+            for row in &tap.rows {
+                let all = &values[row.position * tap.shape[1]..][..tap.shape[1]];
+                let finite: Vec<f64> = all.iter().filter(|x| x.is_finite()).map(|x| f64::from(*x)).collect();
+                assert_eq!(finite.len(), row.finite, "{name}");
+                let close = |a: f64, b: f64| (a - b).abs() <= gate * (1.0 + b.abs());
+                let at = format!("{precision} {name} {}", row.position);
+                assert!(finite.iter().zip(&row.first).all(|(a, b)| close(*a, *b)), "{at}: the first");
+                assert!((finite.iter().sum::<f64>() - row.sum).abs() <= 10.0 * gate * (1.0 + row.sum.abs()), "{at}");
+                assert!(close(finite.iter().map(|x| x * x).sum(), row.sum_of_squares), "{at}: squares");
+            }
+        }
+        let everything: Vec<Tap> = Site::ALL.map(|site| Tap::At("steps.5".parse().unwrap(), site)).to_vec();
+        session.tapped(&plan("0..12"), &Batch::new([&ids[..]]), &everything).unwrap();
+        let after = session.all_logits(&plan("0..12"), ids).unwrap();
+        assert!(before.iter().zip(after).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+#[test]
+fn executions_are_tapped_by_their_addresses() {
+    let ids = ids(CLEAN);
+    let mut session = session(Precision::F32);
+    let looped = plan("0..5,5*2,(6|7),8..12");
+    let taps: Vec<Tap> = [
+        "steps.5.attn.hook_z",
+        "steps.6.attn.hook_z",
+        "blocks.5@1.attn.hook_z",
+        "steps.7.1.hook_resid_post",
+        "blocks.7.hook_resid_post",
+    ]
+    .map(|name| name.parse().unwrap())
+    .to_vec();
+    let found = session.tapped(&looped, &Batch::new([&ids[..]]), &taps).unwrap().remove(0);
+    let at = |i: usize| found.at_tap(&taps[i]).unwrap();
+    assert!(at(0) != at(1) && at(1) == at(2) && at(3) == at(4));
+    let twice = session.tapped(&looped, &Batch::new([&ids[..]]), &["blocks.5.hook_resid_pre".parse().unwrap()]);
+    assert!(twice.unwrap_err().to_string().contains("runs 2 times"));
+    // What is read alone can't be changed.
+    for text in ["5[zero scores]", "5[patch normal1 from a]", "5[zero inner]"] {
+        assert!(text.parse::<lesion::plan::PlanExpr>().is_err(), "{text}");
+    }
+    let json = r#"[{"layer":5,"modifiers":[{"verb":"zero","site":"inner"}]}]"#;
+    let refused = serde_json::from_str::<Plan>(json).map_err(|error| error.to_string());
+    assert!(refused.is_err(), "{refused:?}");
 }
 
 #[test]

@@ -168,7 +168,8 @@ impl<'a> Pass<'a> {
     fn heads(&mut self, changes: &Changes<'_>, qkv: &[f64]) -> Vec<f64> {
         let (width, dim, heads) = (self.config.n_embd, self.config.head_dim(), self.config.n_head);
         let scale = self.config.attention_scale(changes.layer);
-        let watched = self.watches(Site::Pattern);
+        let watched = [Site::Scores, Site::Pattern].map(|site| self.watches(site));
+        let any_watched = watched != [false; 2];
         let mut z = vec![0.0; self.hidden.len()];
         let mut fresh = KeysValues::default();
         let kept = self.kept.as_mut().map(|kept| kept.next().expect("keys and values for each attention"));
@@ -187,26 +188,32 @@ impl<'a> Pass<'a> {
             let patterns = z.zip(qkv.par_chunks_exact(3 * width)).enumerate().map(|(i, (z, qkv))| {
                 let place = Place { row: span.first_row + i, sequence, position: span.past + i };
                 let tokens = place.position + 1;
-                let mut seen = vec![0.0; if watched { heads * all } else { 0 }];
+                let len = if any_watched { heads * all } else { 0 };
+                let mut seen = [vec![f32::NEG_INFINITY; len], vec![0.0; len]];
                 for head in 0..heads {
                     let at = head * dim..(head + 1) * dim;
                     let keys = columns(&keys[..tokens * width], width, at.clone());
                     let values = columns(&values[..tokens * width], width, at.clone());
-                    let pattern = changes.pattern(scores(&qkv[at.clone()], keys, scale), head, &place);
+                    let mut scores = scores(&qkv[at.clone()], keys, scale);
+                    changes.knock_out(&mut scores, head, &place);
+                    let pattern = changes.pattern(&scores, head, &place);
                     weigh(&pattern, values, &mut z[at]);
-                    if watched {
-                        let to = &mut seen[head * all..][..tokens];
-                        to.iter_mut().zip(&pattern).for_each(|(to, p)| *to = *p as f32);
+                    if any_watched {
+                        for (seen, found) in seen.iter_mut().zip([&scores, &pattern]) {
+                            let to = &mut seen[head * all..][..tokens];
+                            to.iter_mut().zip(found).for_each(|(to, p)| *to = *p as f32);
+                        }
                     }
                 }
                 seen
             });
-            let patterns: Vec<Vec<f32>> = patterns.collect();
-            for (row, values) in (span.first_row..).zip(&patterns).filter(|_| watched) {
-                let (execution, layer, site) = (self.executions, changes.layer, Site::Pattern);
-                if let Some(watch) = &mut self.watch {
-                    let rows = row..row + 1;
-                    (watch.see)(Seen { execution, layer, site, rows, width: values.len(), values });
+            let patterns: Vec<[Vec<f32>; 2]> = patterns.collect();
+            for (row, seen) in (span.first_row..).zip(&patterns) {
+                for ((site, values), watched) in [Site::Scores, Site::Pattern].into_iter().zip(seen).zip(watched) {
+                    if watched && let Some(watch) = &mut self.watch {
+                        let (execution, layer, rows) = (self.executions, changes.layer, row..row + 1);
+                        (watch.see)(Seen { execution, layer, site, rows, width: values.len(), values });
+                    }
                 }
             }
         }
@@ -218,6 +225,7 @@ impl<'a> Pass<'a> {
         let block = &self.parameters.h[changes.layer];
         let neurons = self.config.n_inner;
         let mut inner = linear(&self.frozen_normal(&block.ln_2, Site::Ln2, changes), &block.mlp.c_fc);
+        self.at(Site::Inner, changes, View::rows(&mut inner, neurons, neurons));
         inner.par_iter_mut().for_each(|x| *x = gelu(*x));
         self.at(Site::Neurons, changes, View::rows(&mut inner, neurons, neurons));
         let mut out = linear(&inner, &block.mlp.c_proj);
@@ -245,6 +253,8 @@ impl<'a> Pass<'a> {
         {
             watch.show((self.executions, changes.layer, site), &View::rows(&mut scales, 1, 1));
         }
+        let output = if site == Site::Ln1 { Site::Normal1 } else { Site::Normal2 };
+        self.at(output, changes, View::rows(&mut normal, width, 1));
         normal
     }
 

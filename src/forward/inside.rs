@@ -36,48 +36,49 @@ impl Pass<'_, '_, '_> {
     /// Where attention patterns are changed or watched: z holds what the kernel made, which stays where the pattern is the
     /// query's own; queries, keys and values are in wide.
     pub(super) fn patterns(&mut self, layer: usize, changes: &[Changes<'_>]) {
-        if !self.concerns(Site::Pattern, changes) {
+        let watched = [Site::Scores, Site::Pattern].map(|site| self.watches(site));
+        if watched == [false; 2] && !self.concerns(Site::Pattern, changes) {
             return;
         }
-        let watched = self.watches(Site::Pattern);
+        let heads = self.config.n_head;
         for changes in changes {
             for place in changes.places() {
                 let tokens = changes.spans[place.sequence].past + changes.spans[place.sequence].rows;
-                let mut seen = vec![0.0; if watched { self.config.n_head * tokens } else { 0 }];
-                for head in 0..self.config.n_head {
-                    if watched || changes.touch_pattern(head, place.position) {
-                        let pattern = self.pattern(layer, head, changes, &place);
-                        let to = seen.iter_mut().skip(head * tokens);
-                        to.zip(&pattern).for_each(|(to, p)| *to = *p as f32);
+                let len = if watched == [false; 2] { 0 } else { heads * tokens };
+                let mut seen = [vec![f32::NEG_INFINITY; len], vec![0.0; len]];
+                for head in 0..heads {
+                    if len > 0 || changes.touch_pattern(head, place.position) {
+                        let found = self.pattern(layer, head, changes, &place);
+                        for (seen, found) in seen.iter_mut().zip(&found) {
+                            let to = seen.iter_mut().skip(head * tokens);
+                            to.zip(found).for_each(|(to, p)| *to = *p as f32);
+                        }
                     }
                 }
-                if watched && let Some(watch) = &mut self.watch {
-                    (watch.see)(Seen {
-                        execution: self.executions,
-                        layer,
-                        site: Site::Pattern,
-                        rows: place.row..place.row + 1,
-                        width: seen.len(),
-                        values: &seen,
-                    });
+                for ((site, values), watched) in [Site::Scores, Site::Pattern].into_iter().zip(&seen).zip(watched) {
+                    if watched && let Some(watch) = &mut self.watch {
+                        let (execution, rows) = (self.executions, place.row..place.row + 1);
+                        (watch.see)(Seen { execution, layer, site, rows, width: len, values });
+                    }
                 }
             }
         }
     }
 
-    /// The pattern of one query and head, behind what modifiers did to it, and z by it.
-    fn pattern(&mut self, layer: usize, head: usize, changes: &Changes<'_>, place: &Place) -> Vec<f64> {
-        let scores = self.scores(layer, head, place);
+    /// Scores and pattern of one query and head, behind what modifiers did to them, and z by it.
+    fn pattern(&mut self, layer: usize, head: usize, changes: &Changes<'_>, place: &Place) -> [Vec<f64>; 2] {
+        let mut scores = self.scores(layer, head, place);
         let own = softmax(&scores);
         if !changes.touch_pattern(head, place.position) {
-            return own;
+            return [scores, own];
         }
-        let pattern = changes.pattern(scores, head, place);
+        changes.knock_out(&mut scores, head, place);
+        let pattern = changes.pattern(&scores, head, place);
         // A watcher saw its own in f32.
         if !own.iter().zip(&pattern).all(|(own, p)| own == p || f64::from(*own as f32) == *p) {
             self.weigh(head, place, &pattern);
         }
-        pattern
+        [scores, pattern]
     }
 
     /// `scale · q kᵀ` of one query and head over the keys up to it.

@@ -150,7 +150,8 @@ impl<'a> Changes<'a> {
         key[8..16].copy_from_slice(&fingerprint(ids).to_le_bytes());
         key[16..20].copy_from_slice(&(self.layer as u32).to_le_bytes());
         key[20..24].copy_from_slice(&(self.occurrence as u32).to_le_bytes());
-        key[24..28].copy_from_slice(&(site as u32).to_le_bytes());
+        let site = Site::CHANGED.iter().position(|known| *known == site).map_or(u32::MAX, |at| at as u32);
+        key[24..28].copy_from_slice(&site.to_le_bytes());
         key[28..].copy_from_slice(&(position as u32).to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
         // In (0, 1]: the logarithm of 0 is infinite.
@@ -169,20 +170,26 @@ impl<'a> Changes<'a> {
         self.at(Site::Pattern).any(|modifier| is_at(modifier, position) && has_unit(modifier, head))
     }
 
-    /// The attention probabilities of one query and head, of its scores, `[keys up to it]`.
-    pub(super) fn pattern(&self, mut scores: Vec<f64>, head: usize, place: &Place) -> Vec<f64> {
-        let touching = || {
-            let at = move |modifier: &&Modifier| is_at(modifier, place.position) && has_unit(modifier, head);
-            self.at(Site::Pattern).filter(at)
-        };
-        for modifier in touching() {
+    /// What changes the pattern of one query and head.
+    fn touching(&self, head: usize, place: &Place) -> impl Iterator<Item = &'a Modifier> {
+        let position = place.position;
+        self.at(Site::Pattern).filter(move |modifier| is_at(modifier, position) && has_unit(modifier, head))
+    }
+
+    /// The scores of one query and head, `[keys up to it]`, −∞ where it is not to look.
+    pub(super) fn knock_out(&self, scores: &mut [f64], head: usize, place: &Place) {
+        for modifier in self.touching(head, place) {
             if let Action::Knockout { keys } = &modifier.action {
                 let keys = keys.start.min(scores.len())..keys.end.min(scores.len());
                 scores[keys].fill(f64::NEG_INFINITY);
             }
         }
-        let mut pattern = lesion_kernels::reference::softmax(&scores);
-        for modifier in touching() {
+    }
+
+    /// The attention probabilities of one query and head, of its scores behind [`Changes::knock_out`].
+    pub(super) fn pattern(&self, scores: &[f64], head: usize, place: &Place) -> Vec<f64> {
+        let mut pattern = lesion_kernels::reference::softmax(scores);
+        for modifier in self.touching(head, place) {
             if let (Action::Patch { .. }, Some(name)) = (&modifier.action, modifier.reference()) {
                 let found = self.references(place.sequence).get(name).expect("references are checked");
                 let row = found.row(self.layer, Site::Pattern, place.position).expect("references are checked");

@@ -205,6 +205,12 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         if self.concerns(site, changes) {
             self.frozen_norm(norm, site, layer, changes);
         }
+        let output = if site == Site::Ln1 { Site::Normal1 } else { Site::Normal2 };
+        if self.watches(output) {
+            let mut normal = std::mem::take(&mut self.work.normal);
+            self.at(output, layer, &[], View::rows(&mut normal, self.config.n_embd, 1));
+            self.work.normal = normal;
+        }
     }
 
     /// Queries, keys and values.
@@ -270,6 +276,9 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         let len = self.work.hidden.len() / self.config.n_embd * self.config.n_inner;
 
         self.norm(&block.ln_2, Site::Ln2, layer, changes);
+        if self.watches(Site::Inner) {
+            self.inner(layer, len);
+        }
         let Workspace { normal, wide, .. } = &mut *self.work;
         let inner = &mut wide[..len];
         self.kernels.gemm(normal, block.mlp.c_fc.matrix(), Epilogue::BiasGelu(&block.mlp.c_fc.bias), inner);
@@ -290,6 +299,16 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         } else {
             self.kernels.gemm(inner, c_proj.matrix(), Epilogue::BiasAdd(&c_proj.bias), hidden);
         }
+    }
+
+    /// The neurons before the GELU, which the product for the neurons themselves does not leave.
+    fn inner(&mut self, layer: usize, len: usize) {
+        let c_fc = &self.parameters.h[layer].mlp.c_fc;
+        let mut wide = std::mem::take(&mut self.work.wide);
+        self.kernels.gemm(&self.work.normal, c_fc.matrix(), Epilogue::Bias(&c_fc.bias), &mut wide[..len]);
+        let neurons = self.config.n_inner;
+        self.at(Site::Inner, layer, &[], View::rows(&mut wide[..len], neurons, neurons));
+        self.work.wide = wide;
     }
 
     /// `h ← h + x`, x being a half's output, in wide, with what modifiers make of it.
@@ -415,11 +434,12 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         self.kernels.gemm(&self.work.selected, unembedding, Epilogue::Store, logits);
     }
 
-    /// `ln_f(h)` of states from elsewhere, into the workspace.
-    fn normalize(&mut self, states: &[f32]) {
+    /// `ln_f(h)` of states from elsewhere, in the workspace.
+    pub(super) fn normalize(&mut self, states: &[f32]) -> &[f32] {
         let selected = &mut self.work.selected;
         selected.resize(states.len());
         layer_norm(self.kernels, self.config, &self.parameters.ln_f, states, selected);
+        selected
     }
 
     /// `ln_f(h)` of `rows`, into the workspace.

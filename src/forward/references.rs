@@ -2,13 +2,14 @@
 //!
 //! [`Activations`] are what one sequence left at some sites of some layers, in f32: `[tokens, width]`, the width being
 //! `n_embd` in the residual stream and for q, k, v and z, `n_inner` for neurons, 1 for the scales of LayerNorms, and
-//! `n_head · tokens` for patterns. [`References`] are the names under which a sequence's modifiers find them.
+//! `n_head · tokens` for scores and patterns. [`References`] are the names under which a sequence's modifiers find them.
 
 use super::batch::Batch;
 use super::error::ForwardError;
 use super::session::Session;
+use super::taps::Tap;
 use crate::model::Config;
-use crate::plan::{Action, Modifier, Plan, Site};
+use crate::plan::{Action, ExecutionName, Modifier, Plan, Site};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +20,16 @@ pub struct Activations {
     tokens: usize,
     sequences: usize,
     values: BTreeMap<(usize, Site), Vec<f32>>,
+    /// What is no reference: it belongs to one of several executions of a layer, or to none.
+    named: BTreeMap<Tap, Vec<f32>>,
 }
 
 /// Elements of a token at a site.
 pub fn site_width(config: &Config, site: Site, tokens: usize) -> usize {
     match site {
         Site::Ln1 | Site::Ln2 => 1,
-        Site::Pattern => config.n_head * tokens,
-        Site::Neurons => config.n_inner,
+        Site::Scores | Site::Pattern => config.n_head * tokens,
+        Site::Inner | Site::Neurons => config.n_inner,
         _ => config.n_embd,
     }
 }
@@ -34,7 +37,7 @@ pub fn site_width(config: &Config, site: Site, tokens: usize) -> usize {
 impl Activations {
     /// Those of a sequence of so many tokens, none yet.
     pub fn new(tokens: usize) -> Activations {
-        Activations { tokens, sequences: 1, values: BTreeMap::new() }
+        Activations { tokens, sequences: 1, values: BTreeMap::new(), named: BTreeMap::new() }
     }
 
     /// Sets what stands at a site of a layer: `[tokens, width]`.
@@ -71,10 +74,35 @@ impl Activations {
     /// # Panics
     /// If they are not of the same sites.
     pub fn append(&mut self, other: &Activations) {
-        assert!(self.values.keys().eq(other.values.keys()), "activations of the same sites");
+        let same = self.values.keys().eq(other.values.keys()) && self.named.keys().eq(other.named.keys());
+        assert!(same, "activations of the same sites");
         self.tokens += other.tokens;
         self.sequences += other.sequences;
         self.values.iter_mut().zip(other.values.values()).for_each(|((_, to), from)| to.extend_from_slice(from));
+        self.named.iter_mut().zip(other.named.values()).for_each(|((_, to), from)| to.extend_from_slice(from));
+    }
+
+    /// What a tap left, `[tokens, width]`.
+    pub fn at_tap(&self, tap: &Tap) -> Option<&[f32]> {
+        match tap {
+            Tap::At(ExecutionName::Layer(layer), site) => self.at(*layer, *site),
+            other => self.named.get(other).map(Vec::as_slice),
+        }
+    }
+
+    /// All taps that left something.
+    pub(super) fn taps(&self) -> impl Iterator<Item = (Tap, &[f32])> {
+        let tap = |(&(layer, site), values)| (Tap::At(ExecutionName::Layer(layer), site), Vec::as_slice(values));
+        self.values.iter().map(tap).chain(self.named.iter().map(|(tap, values)| (tap.clone(), &values[..])))
+    }
+
+    /// Adds what a tap left of some more rows.
+    pub(super) fn extend(&mut self, tap: &Tap, values: &[f32]) {
+        let to = match tap {
+            Tap::At(ExecutionName::Layer(layer), site) => self.values.entry((*layer, *site)).or_default(),
+            other => self.named.entry(other.clone()).or_default(),
+        };
+        to.extend_from_slice(values);
     }
 
     /// What stands at a site, `[tokens, width]`.
@@ -234,27 +262,7 @@ impl Session {
         batch: &Batch,
         wanted: &[(usize, Site)],
     ) -> Result<Vec<Activations>, ForwardError> {
-        let mut executions = BTreeMap::new();
-        for &(layer, site) in wanted {
-            let name = format!("blocks.{layer}");
-            let index = plan.locate(&name).map_err(ForwardError::Address)?.index;
-            executions.insert((index, site), layer);
-        }
-        let spans = batch.spans.clone();
-        let mut found: Vec<Activations> = spans.iter().map(|span| Activations::new(span.rows)).collect();
-        let is_wanted = |execution, site| executions.contains_key(&(execution, site));
-        self.watch(plan, batch, &is_wanted, &mut |seen| {
-            let layer = seen.layer;
-            for (span, found) in spans.iter().zip(&mut found) {
-                let rows = seen.rows.start.max(span.first_row)..seen.rows.end.min(span.first_row + span.rows);
-                if rows.is_empty() {
-                    continue;
-                }
-                let first = rows.start - seen.rows.start;
-                let values = &seen.values[first * seen.width..(first + rows.len()) * seen.width];
-                found.values.entry((layer, seen.site)).or_default().extend_from_slice(values);
-            }
-        })?;
-        Ok(found)
+        let tap = |&(layer, site): &(usize, Site)| Tap::At(ExecutionName::Layer(layer), site);
+        self.tapped(plan, batch, &wanted.iter().map(tap).collect::<Vec<_>>())
     }
 }

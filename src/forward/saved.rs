@@ -2,7 +2,7 @@
 //! all keys of all heads in a row), beside them `tokens` (the ids, u32). Metadata: how many sequences, the plan, the model.
 
 use super::references::Activations;
-use crate::plan::Site;
+use super::taps::Tap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::fs;
@@ -67,11 +67,10 @@ impl Activations {
         let io = |source| SavedError::Io { what: "write", path: path.to_owned(), source };
         let tokens = self.tokens();
         let mut tensors = Vec::new();
-        for (layer, site) in self.sites() {
-            let values = self.at(layer, site).unwrap_or_default();
+        for (tap, values) in self.taps() {
             let shape = vec![tokens, values.len() / tokens.max(1)];
             let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values)).map_err(failed)?;
-            tensors.push((format!("blocks.{layer}.{}", site.hook()), view));
+            tensors.push((tap.to_string(), view));
         }
         let ids = TensorView::new(Dtype::U32, vec![provenance.ids.len()], bytemuck::cast_slice(&provenance.ids));
         tensors.push((TOKENS.to_owned(), ids.map_err(failed)?));
@@ -113,7 +112,7 @@ impl Activations {
                 provenance.ids = ids.collect();
                 continue;
             }
-            let Some((layer, site)) = site_of(name) else {
+            let Ok(tap) = name.parse::<Tap>() else {
                 return Err(fault(name, "not a site, as in blocks.5.attn.hook_z".to_owned()));
             };
             let (Dtype::F32, &[tokens, _]) = (view.dtype(), view.shape()) else {
@@ -127,7 +126,7 @@ impl Activations {
                 return Err(fault(name, format!("{tokens} tokens, others have {}", activations.tokens())));
             }
             let values = view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
-            activations.set(layer, site, values.collect());
+            activations.extend(&tap, &values.collect::<Vec<f32>>());
         }
         let mut found = found.ok_or_else(|| fault("blocks.…", "there is none".to_owned()))?;
         if let Some(sequences) = metadata.get("sequences") {
@@ -141,16 +140,10 @@ impl Activations {
     }
 }
 
-/// `blocks.5.attn.hook_z`
-fn site_of(name: &str) -> Option<(usize, Site)> {
-    let (layer, hook) = name.strip_prefix("blocks.")?.split_once('.')?;
-    let site = Site::ALL.into_iter().find(|site| site.hook() == hook)?;
-    Some((layer.parse().ok()?, site))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Site;
 
     #[test]
     fn what_is_saved_is_read_back() {

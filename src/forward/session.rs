@@ -48,10 +48,10 @@ pub struct Target {
 /// Scores and logits are lent out of the session's own memory: a pass of a shape seen before allocates nothing (in f64 it
 /// does).
 pub struct Session {
-    model: Model,
-    engine: Engine,
+    pub(super) model: Model,
+    pub(super) engine: Engine,
     /// The kernels' passes' buffers.
-    work: Workspace,
+    pub(super) work: Workspace,
     /// The one sequence of a call that is given ids.
     sequence: Batch,
     found: Found,
@@ -60,7 +60,7 @@ pub struct Session {
 }
 
 /// What passes run on.
-enum Engine {
+pub(super) enum Engine {
     /// The kernels, in f32 or bf16.
     Kernels(Box<Team>),
     /// Plain threads, in f64.

@@ -48,6 +48,42 @@ impl Placed<'_> {
     }
 }
 
+/// What leads to an execution: its address, or an alias.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExecutionName {
+    /// `blocks.5`: the only one of the layer.
+    Layer(usize),
+    /// `blocks.5@1`: of a layer, behind so many others of it.
+    Occurrence(usize, usize),
+    /// `steps.4.2`
+    Address(Address),
+}
+
+impl fmt::Display for ExecutionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExecutionName::Layer(layer) => write!(f, "blocks.{layer}"),
+            ExecutionName::Occurrence(layer, occurrence) => write!(f, "blocks.{layer}@{occurrence}"),
+            ExecutionName::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ExecutionName {
+    type Err = AddressError;
+
+    fn from_str(name: &str) -> Result<ExecutionName, AddressError> {
+        let Some(block) = name.strip_prefix("blocks.") else { return Ok(ExecutionName::Address(name.parse()?)) };
+        let found = match block.split_once('@') {
+            Some((layer, occurrence)) => {
+                number(layer).zip(number(occurrence)).map(|(layer, at)| ExecutionName::Occurrence(layer, at))
+            }
+            None => number(block).map(ExecutionName::Layer),
+        };
+        found.ok_or_else(|| AddressError::Syntax(name.to_owned()))
+    }
+}
+
 /// A name that does not lead to one execution.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -119,25 +155,27 @@ impl Plan {
     /// # Errors
     /// A name that is no address, that leads nowhere in this plan, or a bare `blocks.5` where layer 5 runs twice.
     pub fn locate(&self, name: &str) -> Result<Placed<'_>, AddressError> {
-        let nowhere = || AddressError::Nowhere { name: name.to_owned(), executions: self.executions().count() };
-        let Some(block) = name.strip_prefix("blocks.") else {
-            let address: Address = name.parse()?;
-            return self.executions().find(|placed| placed.address == address).ok_or_else(nowhere);
-        };
-        let syntax = || AddressError::Syntax(name.to_owned());
-        let (layer, occurrence) = match block.split_once('@') {
-            Some((layer, occurrence)) => (layer, Some(number(occurrence).ok_or_else(syntax)?)),
-            None => (block, None),
-        };
-        let layer = number(layer).ok_or_else(syntax)?;
-        let mut runs = self.executions().filter(|placed| placed.execution.layer == layer);
-        match occurrence {
-            Some(occurrence) => runs.nth(occurrence).ok_or_else(nowhere),
-            None => {
+        self.find(&name.parse()?)
+    }
+
+    /// The same for a name that has been read.
+    ///
+    /// # Errors
+    /// Where it leads nowhere, or the layer of a bare one runs twice.
+    pub fn find(&self, name: &ExecutionName) -> Result<Placed<'_>, AddressError> {
+        let nowhere = || AddressError::Nowhere { name: name.to_string(), executions: self.executions().count() };
+        let of = |layer: usize| self.executions().filter(move |placed| placed.execution.layer == layer);
+        match name {
+            ExecutionName::Address(address) => {
+                self.executions().find(|placed| placed.address == *address).ok_or_else(nowhere)
+            }
+            ExecutionName::Occurrence(layer, occurrence) => of(*layer).nth(*occurrence).ok_or_else(nowhere),
+            ExecutionName::Layer(layer) => {
+                let mut runs = of(*layer);
                 let only = runs.next().ok_or_else(nowhere)?;
                 match runs.count() {
                     0 => Ok(only),
-                    more => Err(AddressError::Ambiguous { layer, times: more + 1 }),
+                    more => Err(AddressError::Ambiguous { layer: *layer, times: more + 1 }),
                 }
             }
         }

@@ -75,7 +75,7 @@ mod words;
 use std::fmt;
 use std::str::FromStr;
 
-pub use address::{Address, AddressError, Placed};
+pub use address::{Address, AddressError, ExecutionName, Placed};
 pub use cost::Cost;
 pub use error::{PlanError, PlanProblem, StepError};
 pub use family::{Family, FamilyError, FamilyProblem, MAX_FAMILY_EXECUTIONS, MAX_PLANS, Member};

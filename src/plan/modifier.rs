@@ -62,7 +62,7 @@ pub enum Action {
     },
 }
 
-/// Where activations are read and changed: the name in notation and JSON, and TransformerLens's.
+/// Where activations are read and, at all sites but four, changed: the name in notation and JSON, and TransformerLens's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Site {
@@ -70,12 +70,16 @@ pub enum Site {
     Pre,
     /// `ln1.hook_scale`: what the first LayerNorm divides by.
     Ln1,
+    /// `ln1.hook_normalized`: the first LayerNorm's output. Read alone.
+    Normal1,
     /// `attn.hook_q`
     Q,
     /// `attn.hook_k`
     K,
     /// `attn.hook_v`
     V,
+    /// `attn.hook_attn_scores`: what the softmax gets, −∞ where a query does not look. Read alone.
+    Scores,
     /// `attn.hook_pattern`: the attention probabilities.
     Pattern,
     /// `attn.hook_z`: the heads' outputs, before `c_proj` mixes them.
@@ -86,6 +90,10 @@ pub enum Site {
     Mid,
     /// `ln2.hook_scale`
     Ln2,
+    /// `ln2.hook_normalized`: the second LayerNorm's output. Read alone.
+    Normal2,
+    /// `mlp.hook_pre`: the neurons, before the GELU. Read alone.
+    Inner,
     /// `mlp.hook_post`: the neurons, behind the GELU.
     Neurons,
     /// `hook_mlp_out`
@@ -96,7 +104,28 @@ pub enum Site {
 
 impl Site {
     /// All of them, in the order in which an execution passes them.
-    pub const ALL: [Site; 13] = [
+    pub const ALL: [Site; 17] = [
+        Site::Pre,
+        Site::Ln1,
+        Site::Normal1,
+        Site::Q,
+        Site::K,
+        Site::V,
+        Site::Scores,
+        Site::Pattern,
+        Site::Z,
+        Site::Attn,
+        Site::Mid,
+        Site::Ln2,
+        Site::Normal2,
+        Site::Inner,
+        Site::Neurons,
+        Site::Mlp,
+        Site::Post,
+    ];
+
+    /// Those that can be changed.
+    pub const CHANGED: [Site; 13] = [
         Site::Pre,
         Site::Ln1,
         Site::Q,
@@ -117,14 +146,18 @@ impl Site {
         match self {
             Site::Pre => "pre",
             Site::Ln1 => "ln1",
+            Site::Normal1 => "normal1",
             Site::Q => "q",
             Site::K => "k",
             Site::V => "v",
+            Site::Scores => "scores",
             Site::Pattern => "pattern",
             Site::Z => "z",
             Site::Attn => "attn",
             Site::Mid => "mid",
             Site::Ln2 => "ln2",
+            Site::Normal2 => "normal2",
+            Site::Inner => "inner",
             Site::Neurons => "neurons",
             Site::Mlp => "mlp",
             Site::Post => "post",
@@ -136,14 +169,18 @@ impl Site {
         match self {
             Site::Pre => "hook_resid_pre",
             Site::Ln1 => "ln1.hook_scale",
+            Site::Normal1 => "ln1.hook_normalized",
             Site::Q => "attn.hook_q",
             Site::K => "attn.hook_k",
             Site::V => "attn.hook_v",
+            Site::Scores => "attn.hook_attn_scores",
             Site::Pattern => "attn.hook_pattern",
             Site::Z => "attn.hook_z",
             Site::Attn => "hook_attn_out",
             Site::Mid => "hook_resid_mid",
             Site::Ln2 => "ln2.hook_scale",
+            Site::Normal2 => "ln2.hook_normalized",
+            Site::Inner => "mlp.hook_pre",
             Site::Neurons => "mlp.hook_post",
             Site::Mlp => "hook_mlp_out",
             Site::Post => "hook_resid_post",
@@ -164,8 +201,8 @@ impl Site {
         match self {
             Site::Pre | Site::Post => true,
             Site::Mid => part == Part::Block,
-            Site::Ln1 | Site::Q | Site::K | Site::V | Site::Pattern | Site::Z | Site::Attn => part != Part::Mlp,
-            Site::Ln2 | Site::Neurons | Site::Mlp => part != Part::Attention,
+            Site::Ln2 | Site::Normal2 | Site::Inner | Site::Neurons | Site::Mlp => part != Part::Attention,
+            _ => part != Part::Mlp,
         }
     }
 
@@ -263,6 +300,7 @@ impl Modifier {
         let fits = match (&self.action, self.site) {
             (Action::Knockout { .. }, Site::Pattern) => true,
             (Action::Knockout { .. }, _) => false,
+            (_, site) if !Site::CHANGED.contains(&site) => false,
             // A pattern, and a LayerNorm's scale, can be taken from elsewhere and nothing else.
             (Action::Patch { .. }, Site::Pattern | Site::Ln1 | Site::Ln2) => true,
             (_, Site::Pattern | Site::Ln1 | Site::Ln2) => false,

@@ -74,14 +74,14 @@ impl Parser<'_> {
             }
             Token::Number(head) => Err(self.fault(format!("a head is written h{head}, a neuron n{head}"))),
             Token::Word("heads" | "head") => Err(self.fault("heads are written h3 h5")),
-            Token::Word(word) => match Site::ALL.into_iter().find(|site| site.word() == word) {
+            Token::Word(word) => match Site::CHANGED.into_iter().find(|site| site.word() == word) {
                 Some(site) => {
                     self.advance()?;
                     let units = if site.letter() == Some('h') { self.units('h')? } else { Vec::new() };
                     Ok((site, units))
                 }
                 None => {
-                    let known = Site::ALL.map(Site::word).join(", ");
+                    let known = Site::CHANGED.map(Site::word).join(", ");
                     Err(self.fault(format!("unknown site `{}`: heads (h3), neurons (n17), {known}", clip(word))))
                 }
             },

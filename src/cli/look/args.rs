@@ -207,13 +207,16 @@ pub(crate) struct Similar {
 /// Write activations to a file: what modifiers of plans patch in, take the mean of, or steer along
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Sites have the names of TransformerLens; `*` stands for every layer, or every hook. The file is in the safetensors format: a tensor \
-[tokens, width] for each site, and the ids as `tokens`. Its memory is checked before anything runs.
+Sites have the names of TransformerLens; `*` stands for every layer, or every hook. Where a layer runs more than once, \
+blocks.5@1.HOOK is its second execution, and steps.6.HOOK is the seventh step, whatever runs there. The file is in the safetensors \
+format: a tensor [tokens, width] for each site, and the ids as `tokens`. Its memory is checked before anything runs. \
+What blocks.5.HOOK names, --reference finds; the others are there to be read.
 
 Examples:
   lesion cache --site blocks.5.attn.hook_z -o clean.safetensors 'When Tom and Jack went to the market, Tom gave a lamp to'
   lesion tokens --reference clean=clean.safetensors --plan '0..5,5[patch h3 from clean],6..12' 'When Tom and Jack went to the market, Jack gave a lamp to'
   lesion cache --site 'blocks.*.hook_mlp_out' --lines prompts.txt -o means.safetensors
+  lesion cache --site steps.6.hook_resid_pre --site ln_final.hook_scale --plan '0..5,5*2,6..12' -o looped.safetensors 'The capital of Spain is'
   lesion sweep --reference m=means.safetensors --plan '0..5,5[mean mlp from m],6..12' --task antonyms")]
 pub(crate) struct Cache {
     #[command(flatten)]

@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lesion::forward::{Activations, Batch, Provenance, site_width};
+use lesion::forward::{Activations, Batch, End, Provenance, Tap, TapError, site_width};
 use lesion::model::Config;
-use lesion::plan::Site;
+use lesion::plan::{ExecutionName, Plan, Site};
 
 use super::args::Cache;
 use super::not_empty;
@@ -32,9 +32,9 @@ pub(crate) fn run(args: &Cache) -> Result<Exit> {
     let (config, shape) = (model.config(), model.plan_shape());
     let plan = match parsed.first() {
         Some(parsed) => resolve::plan(parsed, &shape)?,
-        None => lesion::plan::Plan::intact(shape.n_layer),
+        None => Plan::intact(shape.n_layer),
     };
-    let wanted = wanted(&args.site, config.n_layer)?;
+    let wanted = wanted(&args.site, &plan, config.n_layer)?;
     let inputs = match &args.lines {
         None => vec![Input::prompt(&model, &args.prompt)?],
         Some(path) => {
@@ -52,8 +52,9 @@ pub(crate) fn run(args: &Cache) -> Result<Exit> {
     if tokens == 0 {
         return Err(Failure::usage("--lines: there is no line with text"));
     }
-    if inputs.len() > 1 && wanted.iter().any(|(_, site)| *site == Site::Pattern) {
-        return Err(Failure::usage("--lines with patterns: those of several prompts have no common width"));
+    let is_square = |tap: &Tap| matches!(tap, Tap::At(_, Site::Scores | Site::Pattern));
+    if inputs.len() > 1 && wanted.iter().any(is_square) {
+        return Err(Failure::usage("--lines with scores or patterns: those of several prompts have no common width"));
     }
     within_memory(args, config, &wanted, tokens)?;
     let mut session = resolve::session(&model, engine)?;
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Cache) -> Result<Exit> {
     let mut all: Option<Activations> = None;
     for input in &inputs {
         signals::check()?;
-        let found = session.activations(&plan, &Batch::new([&input.ids[..]]), &wanted);
+        let found = session.tapped(&plan, &Batch::new([&input.ids[..]]), &wanted);
         for found in found.map_err(|error| forward_failure(&error))? {
             match &mut all {
                 None => all = Some(found),
@@ -94,8 +95,8 @@ fn save(activations: &Activations, path: &Path, provenance: &Provenance) -> Resu
 }
 
 /// Refuses what would not fit, before anything runs.
-fn within_memory(args: &Cache, config: &Config, wanted: &[(usize, Site)], tokens: usize) -> Result<()> {
-    let width: usize = wanted.iter().map(|(_, site)| site_width(config, *site, tokens)).sum();
+fn within_memory(args: &Cache, config: &Config, wanted: &[Tap], tokens: usize) -> Result<()> {
+    let width: usize = wanted.iter().map(|tap| width(tap, config, tokens)).sum();
     // They are held once, and once more as the bytes of the file.
     let bytes = [2, width, tokens, size_of::<f32>()].into_iter().fold(1, usize::saturating_mul);
     let allowed = memory_for(args.memory, 0)?;
@@ -110,37 +111,74 @@ fn within_memory(args: &Cache, config: &Config, wanted: &[(usize, Site)], tokens
     Ok(())
 }
 
-/// The sites that names stand for: `blocks.5.attn.hook_z`, `blocks.*.hook_resid_post`, `*`.
-fn wanted(names: &[String], n_layer: usize) -> Result<Vec<(usize, Site)>> {
+/// The taps that names stand for: `blocks.5.attn.hook_z`, `steps.6.hook_resid_post`, `blocks.*.hook_resid_post`, `*`.
+fn wanted(names: &[String], plan: &Plan, n_layer: usize) -> Result<Vec<Tap>> {
+    let known = || {
+        let hooks = Site::ALL.map(Site::hook).join(", ");
+        let ends = End::ALL.map(End::hook).join(", ");
+        format!("*, {ends}, and blocks.5.HOOK, blocks.5@1.HOOK, steps.6.HOOK or blocks.*.HOOK; the hooks are {hooks}")
+    };
     let mut wanted = Vec::new();
     for name in names {
-        let unknown = || {
-            let known = Site::ALL.map(Site::hook).join(", ");
-            Failure::usage(format!("--site {}: no such site", name.escape_debug()))
-                .with_help(format!("blocks.5.HOOK, blocks.*.HOOK or *; the hooks are {known}"))
-        };
-        let (layers, hook) = match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
-            Some(("*", hook)) => (0..n_layer, hook),
-            Some((layer, hook)) => {
-                let layer: usize = layer.parse().map_err(|_| unknown())?;
-                if layer >= n_layer {
-                    return Err(Failure::usage(format!(
-                        "--site {name}: layer {layer} of {n_layer}: layers are 0..={}",
-                        n_layer - 1
-                    )));
-                }
-                (layer..layer + 1, hook)
+        let failed = |error: &dyn std::fmt::Display| Failure::usage(format!("--site {error}")).with_help(known());
+        let unknown = || failed(&TapError::Hook(name.clone()));
+        if name == "*" {
+            wanted.extend(End::ALL.map(Tap::End));
+            wanted.extend(everywhere(plan, None, "*"));
+        } else if let Some(hook) = name.strip_prefix("blocks.*.") {
+            if hook != "*" && Site::ALL.iter().all(|site| site.hook() != hook) {
+                return Err(unknown());
             }
-            None if name == "*" => (0..n_layer, "*"),
-            None => return Err(unknown()),
-        };
-        let sites: Vec<Site> = Site::ALL.into_iter().filter(|site| hook == "*" || site.hook() == hook).collect();
-        if sites.is_empty() {
-            return Err(unknown());
+            wanted.extend(everywhere(plan, None, hook));
+        } else if let Some(layer) = name.strip_prefix("blocks.").and_then(|rest| rest.strip_suffix(".*")) {
+            wanted.extend(everywhere(plan, Some(layer.parse().map_err(|_| unknown())?), "*"));
+        } else {
+            wanted.push(name.parse().map_err(|error: TapError| failed(&error))?);
         }
-        wanted.extend(layers.flat_map(|layer| sites.iter().map(move |site| (layer, *site))));
+    }
+    if wanted.is_empty() {
+        return Err(Failure::usage(format!("--site {}: nothing in plan {plan} passes there", names.join(", "))));
+    }
+    for tap in &wanted {
+        if let Tap::At(ExecutionName::Layer(layer), _) = tap
+            && *layer >= n_layer
+        {
+            let message = format!("--site {tap}: layer {layer} of {n_layer}: layers are 0..={}", n_layer - 1);
+            return Err(Failure::usage(message));
+        }
+        if let Tap::At(name, _) = tap {
+            plan.find(name).map_err(|error| Failure::usage(format!("--site {tap}: {error}")))?;
+        }
     }
     wanted.sort_unstable();
     wanted.dedup();
     Ok(wanted)
+}
+
+/// A hook, or all (`*`), of all executions, or those of a layer.
+fn everywhere(plan: &Plan, of: Option<usize>, hook: &str) -> Vec<Tap> {
+    let mut taps = Vec::new();
+    let times = |layer: usize| plan.executions().filter(|placed| placed.execution.layer == layer).count();
+    for placed in plan.executions() {
+        let layer = placed.execution.layer;
+        if of.is_some_and(|wanted| wanted != layer) {
+            continue;
+        }
+        let name = match times(layer) {
+            1 => ExecutionName::Layer(layer),
+            _ => ExecutionName::Occurrence(layer, placed.occurrence),
+        };
+        let sites = Site::ALL.into_iter().filter(|site| site.is_in(placed.execution.part));
+        let sites = sites.filter(|site| hook == "*" || site.hook() == hook);
+        taps.extend(sites.map(|site| Tap::At(name.clone(), site)));
+    }
+    taps
+}
+
+/// Elements of a token.
+fn width(tap: &Tap, config: &Config, tokens: usize) -> usize {
+    match tap {
+        Tap::At(_, site) => site_width(config, *site, tokens),
+        Tap::End(end) => end.width(config),
+    }
 }
