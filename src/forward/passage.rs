@@ -12,7 +12,7 @@ use super::pass::{NONE, Pass};
 use super::references::{self, References};
 use super::session::Session;
 use crate::model::Model;
-use crate::plan::{Modifier, Plan, Site};
+use crate::plan::{Bridge, Modifier, Plan, Site};
 use lesion_kernels::{Against, KvSpan, RowScore};
 use std::ops::Range;
 
@@ -325,6 +325,30 @@ impl Session {
         let scored = (rows == Rows::Scored).then_some(&scored[..]);
         let width = self.model().config().n_embd;
         chunk.changes(0, scored, layer, changed).apply(site, &mut View::rows(state, width, 1));
+    }
+
+    /// Takes a state's rows over a bridge.
+    ///
+    /// # Panics
+    /// If it was not checked, or those are no whole rows.
+    pub(crate) fn cross(&mut self, bridge: &Bridge, state: &mut [f32]) {
+        let map = self.bridges.find(bridge).cloned().expect("bridges are checked");
+        let (team, model, work, _) = self.parts();
+        let rows = state.len() / model.config().n_embd;
+        team.enter(|kernels| {
+            let mut pass = Pass::new(kernels, model, &NO_BATCH, None, work);
+            pass.take(&[&*state], rows);
+            pass.cross(&map);
+            state.copy_from_slice(&pass.work.hidden);
+        });
+    }
+
+    /// Checks that the bridges of a plan are there, and fit the model.
+    ///
+    /// # Errors
+    /// Where they don't.
+    pub(crate) fn check_bridges(&self, plan: &Plan) -> Result<(), ForwardError> {
+        self.bridges.check(plan, self.model().config().n_embd)
     }
 
     /// Scores final states' rows, `[rows, n_embd]`, against their targets; with `against`, the first rows are references

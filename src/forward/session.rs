@@ -1,6 +1,7 @@
 //! [`Session`]: a model, threads and workspace, ready to run plans.
 
 use super::batch::Batch;
+use super::bridges::Bridges;
 use super::cache::Cache;
 use super::error::ForwardError;
 use super::exact;
@@ -57,6 +58,8 @@ pub struct Session {
     found: Found,
     /// What modifiers find by name in sequences that have nothing of their own.
     pub(super) references: References,
+    /// What bridges find by name.
+    pub(super) bridges: Bridges,
 }
 
 /// What passes run on.
@@ -129,6 +132,7 @@ impl Session {
             sequence: Batch::default(),
             found: Found::default(),
             references: References::NONE,
+            bridges: Bridges::NONE,
         })
     }
 
@@ -385,14 +389,15 @@ impl Session {
         plan.validate(&self.model.plan_shape())?;
         batch.check(self.model.config())?;
         references::check(self.model.config(), plan, batch, &self.references)?;
+        self.bridges.check(plan, self.model.config().n_embd)?;
         if let Some(cache) = &cache {
             cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
         }
-        let Session { model, engine, work, found, references, .. } = self;
+        let Session { model, engine, work, found, references, bridges, .. } = self;
         match engine {
             Engine::Kernels(team) => team.enter(|kernels| {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
-                pass.run(plan.steps(), references, taps.shortened());
+                pass.run(plan.steps(), references, bridges, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);
@@ -403,7 +408,7 @@ impl Session {
             }),
             Engine::Exact(pool) => pool.install(|| {
                 let mut pass = exact::Pass::new(model, batch, cache);
-                pass.run(plan.steps(), references, taps.shortened());
+                pass.run(plan.steps(), references, bridges, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);

@@ -43,6 +43,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = |i| Execution { layer: if up { (first.layer + i) % 12 } else { first.layer }, ..first.clone() };
         (0..len).map(|i| Step::Block(step(i))).collect::<Vec<_>>()
     });
+    let name = prop_oneof![Just("fit".to_owned()), Just("0-a.b_".to_owned())];
+    let content = prop_oneof![3 => Just(None), 1 => any::<[u8; 32]>().prop_map(Some)];
+    let bridge = (0..13_usize, 0..13_usize, name, content, 1..3_usize).prop_map(|(a, b, name, content, times)| {
+        vec![Step::Bridge(Bridge { from: a.min(b), to: a.max(b), name, content }); times]
+    });
+    let run = prop_oneof![4 => run, 1 => bridge];
     let steps = prop::collection::vec(run, 0..4).prop_map(|runs| runs.concat());
     steps.prop_recursive(3, 64, 4, |steps| {
         let group = (prop::collection::vec(steps.clone(), 2..4), 1..3_usize)
@@ -63,8 +69,12 @@ proptest! {
         let plan = Plan::new(steps).unwrap();
         let text = plan.to_string();
         let again = read(&text).unwrap();
-        prop_assert_eq!(&again, &plan, "{}", text);
-        prop_assert_eq!(again.to_string(), text);
+        prop_assert_eq!(again.to_string(), text.as_str());
+        // The text says which bridge, JSON also what is in it.
+        let contents: Vec<_> = plan.bridges().map(|bridge| bridge.content).collect();
+        if contents.iter().all(Option::is_none) {
+            prop_assert_eq!(&again, &plan, "{}", text);
+        }
         let json = serde_json::to_string(&plan).unwrap();
         let back: Plan = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(serde_json::to_string(&back).unwrap(), json);
@@ -81,8 +91,8 @@ proptest! {
             // The address leads there by the rule of the module, followed step by step.
             prop_assert_eq!(follow(plan.steps(), placed.address.path()), Some(placed.execution));
         }
-        let thirds: u64 = plan.executions().map(|placed| Cost::of(placed.execution.part).thirds()).sum();
-        prop_assert_eq!(plan.cost().thirds(), thirds);
+        let blocks: u64 = plan.executions().map(|placed| Cost::of(placed.execution.part).twelfths()).sum();
+        prop_assert_eq!(plan.cost().twelfths(), blocks + plan.bridges().count() as u64);
     }
 
     #[test]
@@ -164,6 +174,7 @@ fn follow<'a>(steps: &'a [Step], path: &[usize]) -> Option<&'a Execution> {
         match step {
             Step::Block(execution) => path.is_empty().then_some(execution),
             Step::Group(branches) => within(branches.get(*path.first()?)?, &path[1..]),
+            Step::Bridge(_) => None,
         }
     }
     at(steps.get(*path.first()?)?, &path[1..])
@@ -200,7 +211,7 @@ fn ten_thousand_mutated_texts() {
         "0..6,bridge(6:11,name),11[noise 0.1 pre @2..5]",
         "none",
     ];
-    const PIECES: [&str; 30] = [
+    const PIECES: [&str; 31] = [
         "(",
         ")",
         "|",
@@ -220,6 +231,7 @@ fn ten_thousand_mutated_texts() {
         "65537",
         "none",
         "par(",
+        "bridge(",
         "zero h",
         "a",
         "m",

@@ -4,10 +4,11 @@
 use super::schedule::Work;
 use crate::forward::{Attention, Chunk, Passage, Rows};
 use crate::model::Config;
+use crate::plan::Cost;
 use std::fmt;
 
-/// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, and of an attention half all up
-/// to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
+/// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, a bridge 1/12, and of an
+/// attention half all up to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct BlockEvaluations {
     pub(super) twelfths: u64,
@@ -22,12 +23,7 @@ impl BlockEvaluations {
 
 impl fmt::Display for BlockEvaluations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let divisor = [12, 6, 4, 3, 2, 1].into_iter().find(|d| self.twelfths.is_multiple_of(*d)).unwrap_or(1);
-        match (self.twelfths / 12, self.twelfths % 12) {
-            (whole, 0) => write!(f, "{whole}"),
-            (0, part) => write!(f, "{}/{}", part / divisor, 12 / divisor),
-            (whole, part) => write!(f, "{whole} {}/{}", part / divisor, 12 / divisor),
-        }
+        Cost::of_twelfths(self.twelfths).fmt(f)
     }
 }
 
@@ -52,9 +48,14 @@ impl SweepCost {
 
 /// FLOP of a piece of work on a chunk: the multiply-adds of its matrix products, two each (see [`crate::bench`]).
 pub(super) fn work_flop(config: &Config, chunk: &Chunk, work: Work) -> u64 {
-    let Work::Pass(Passage { attention, mlp, rows, .. }) = work else { return 0 };
     let (d, inner) = (config.n_embd as u64, config.n_inner as u64);
     let all = chunk.rows() as u64;
+    let Passage { attention, mlp, rows, .. } = match work {
+        Work::Pass(passage) => passage,
+        Work::Bridge(Rows::All) => return 2 * d * d * all,
+        Work::Bridge(Rows::Scored) => return 2 * d * d * chunk.scored_rows() as u64,
+        Work::Mean(_) | Work::Change(_) => return 0,
+    };
     let (out, pairs) = match rows {
         Rows::All => (all, chunk.pairs()),
         Rows::Scored => (chunk.scored_rows() as u64, chunk.scored_pairs()),

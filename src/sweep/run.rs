@@ -119,6 +119,7 @@ impl<'a> Run<'a> {
                 match batch.work {
                     Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
                     Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
+                    Work::Bridge(rows) => jobs.iter().for_each(|job| self.bridge(job, rows)),
                     Work::Pass(_) => self.pass(batch.work, jobs),
                 }
                 let flop = jobs.len() as u64 * work_flop(self.session.model().config(), self.chunk, batch.work);
@@ -191,6 +192,14 @@ impl<'a> Run<'a> {
         for site in Site::ALL.into_iter().filter(|site| site.is_residual()) {
             self.session.change_state(self.chunk, rows, job.layer, site, changed(job), &mut state);
         }
+        self.keep(job, &state);
+    }
+
+    /// A state behind a bridge.
+    fn bridge(&mut self, job: &Job, rows: Rows) {
+        let Some(bridge) = &job.bridge else { return };
+        let mut state = self.rows_of(job.from[0], rows).concat();
+        self.session.cross(bridge, &mut state);
         self.keep(job, &state);
     }
 

@@ -1,7 +1,7 @@
 //! In which order the half-steps of a [`Graph`] run, and which of them together: decided beforehand, on paper, so that
 //! the memory that states take is known before any is computed, and kept.
 //!
-//! Work is done in *jobs*: a node, or an attention half with the MLP half behind it where nothing else needs what lies
+//! Work is done in *jobs*: a node (a half-step, a bridge), or an attention half with the MLP half behind it where nothing else needs what lies
 //! between. Jobs of one kind (layer, halves, rows) may run as one batch, whatever plans they belong to. The order is greedy:
 //!
 //! - the deepest full batch first, which soon frees memory;
@@ -16,6 +16,7 @@
 
 use super::graph::{Changed, Graph, NodeId, Op, ROOT};
 use crate::forward::{Attention, Passage, Rows};
+use crate::plan::Bridge;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -28,6 +29,8 @@ pub(super) enum Work {
     Mean(Rows),
     /// What modifiers do to the residual stream.
     Change(Rows),
+    /// A linear shortcut.
+    Bridge(Rows),
 }
 
 /// A unit of work: what a state, or several, become.
@@ -42,6 +45,8 @@ pub(super) struct Job {
     pub(super) layer: usize,
     /// What changes.
     pub(super) changed: Changed,
+    /// The shortcut.
+    pub(super) bridge: Option<Bridge>,
     /// What it gives.
     pub(super) to: NodeId,
     /// Whether other jobs need that.
@@ -137,11 +142,13 @@ impl Jobs {
                 }
                 Op::Change { from, layer, changed } => (Work::Change(rows), vec![*from], None, *layer, changed.clone()),
                 Op::Mean { from } => (Work::Mean(rows), from.clone(), None, 0, Changed::default()),
+                Op::Bridge { from, .. } => (Work::Bridge(rows), vec![*from], None, 0, Changed::default()),
                 Op::Embed => unreachable!("only the root is an embedding"),
             };
             let changed = before.map_or(changed, |(_, both)| both.clone());
             let stored = !consumers[id].is_empty();
-            jobs.push(Job { work, from, heads, layer, changed, to: id as NodeId, stored, depth: 0 });
+            let bridge = if let Op::Bridge { bridge, .. } = op { Some(bridge.clone()) } else { None };
+            jobs.push(Job { work, from, heads, layer, changed, bridge, to: id as NodeId, stored, depth: 0 });
         }
         jobs
     }
@@ -385,7 +392,7 @@ impl<'a> Planner<'a> {
     /// How many jobs of this work a batch may hold.
     fn capacity(&self, work: Work) -> usize {
         let rows = match work {
-            Work::Mean(_) | Work::Change(_) => return 1,
+            Work::Mean(_) | Work::Change(_) | Work::Bridge(_) => return 1,
             Work::Pass(Passage { attention: Attention::Whole | Attention::ToHeads, .. }) => self.size.all,
             Work::Pass(Passage { rows, .. }) => self.size.of(rows),
         };

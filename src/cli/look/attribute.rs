@@ -148,6 +148,7 @@ fn record<'a>(
             LogitSource::Attention => ("attention", None, None),
             LogitSource::Mlp => ("mlp", None, None),
             LogitSource::Change(site) => ("change", None, Some(site.word())),
+            LogitSource::Bridge(_) => ("bridge", None, None),
         };
         let ran = part.execution.map(|execution| &ran[execution]);
         PartRecord {
@@ -189,6 +190,7 @@ fn bars(
     names: &Names<'_>,
 ) -> Plot {
     let ran = Ran::all(&plan.plan);
+    let bridges: Vec<_> = plan.plan.bridges().collect();
     let label = |part: &LogitPart| {
         let what = match part.source {
             LogitSource::Embedding => "embed".to_owned(),
@@ -197,6 +199,7 @@ fn bars(
             LogitSource::Attention => "attn".to_owned(),
             LogitSource::Mlp => "mlp".to_owned(),
             LogitSource::Change(site) => format!("change of {}", site.word()),
+            LogitSource::Bridge(number) => bridges[number].to_string(),
         };
         part.execution.map_or(what.clone(), |execution| format!("{} {what}", ran[execution].label))
     };
