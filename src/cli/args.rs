@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::bridges::BridgeArgs;
 use super::inside::args::{Patch, Trace};
 use super::look::args::{Attention, Attribute, Cache, Lens, Similar, Tokens};
 use super::report::args::{Report, Study};
@@ -171,6 +172,8 @@ pub(crate) struct Chat {
     /// The plan to begin with [default: the intact model]
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Option<String>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
@@ -339,6 +342,8 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = positive())]
     pub(crate) repeats: u32,
     #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -423,6 +428,8 @@ pub(crate) struct PlanArgs {
     /// first [default: the intact model]
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Vec<String>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
 }
 
 #[derive(Args, Debug, Clone)]

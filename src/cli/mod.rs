@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod bridges;
 mod chat;
 mod complete;
 mod doctor;
@@ -112,6 +113,9 @@ fn forward_failure(error: &ForwardError) -> Failure {
     };
     let failure = Failure::new(exit, error.to_string());
     match error {
+        ForwardError::Bridge { .. } => {
+            failure.with_help("--bridge NAME=FILE gives what bridges find; `lesion bridge fit` makes such files")
+        }
         ForwardError::CacheMemory { .. } => {
             failure.with_help("--no-cache computes every token from the whole text again")
         }

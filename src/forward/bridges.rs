@@ -162,7 +162,7 @@ impl Bridges {
     /// The plan with the content of each bridge, as keys of results need it: another file under the same name is another plan.
     ///
     /// # Errors
-    /// Where a bridge is not found.
+    /// Where a bridge is not found, or the plan names another content.
     pub fn bind(&self, plan: &Plan) -> Result<Plan, ForwardError> {
         plan.with_contents(|bridge| self.known(bridge).map(|map| map.content()))
     }
@@ -171,10 +171,14 @@ impl Bridges {
         let Bridge { from, to, name, .. } = bridge;
         let fault = |why: String| ForwardError::Bridge { bridge: Box::new(bridge.clone()), why };
         let Some(shortcuts) = self.get(name) else { return Err(fault(format!("there is no bridge {name}"))) };
-        shortcuts.get(*from, *to).map(Arc::as_ref).ok_or_else(|| {
+        let Some(map) = shortcuts.get(*from, *to) else {
             let there: Vec<String> = shortcuts.maps.keys().map(|(from, to)| format!("{from}:{to}")).collect();
-            fault(format!("{name} has no map from {from} to {to}, but {}", there.join(", ")))
-        })
+            return Err(fault(format!("{name} has no map from {from} to {to}, but {}", there.join(", "))));
+        };
+        match bridge.content.is_some_and(|content| content != map.content) {
+            true => Err(fault("the plan was made for other numbers under this name".to_owned())),
+            false => Ok(map),
+        }
     }
 
     /// Bytes of all maps.
@@ -194,14 +198,11 @@ impl Bridges {
             Step::Group(branches) => branches.iter().try_for_each(|branch| self.check_steps(branch, width)),
             Step::Bridge(bridge) => {
                 let map = self.known(bridge)?;
-                let fault = |why: String| Err(ForwardError::Bridge { bridge: Box::new(bridge.clone()), why });
                 if map.width() != width {
-                    return fault(format!("its map is {} wide, the model {width}", map.width()));
+                    let why = format!("its map is {} wide, the model {width}", map.width());
+                    return Err(ForwardError::Bridge { bridge: Box::new(bridge.clone()), why });
                 }
-                match bridge.content.is_some_and(|content| content != map.content) {
-                    true => fault("the plan was made for other numbers under this name".to_owned()),
-                    false => Ok(()),
-                }
+                Ok(())
             }
         })
     }

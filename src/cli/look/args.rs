@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use lesion::measure::ChangeOrder;
 
 use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs, positive};
+use crate::cli::bridges::BridgeArgs;
 use crate::cli::references::ReferenceArgs;
 use crate::cli::sweep::args::MemorySize;
 
@@ -236,6 +237,8 @@ pub(crate) struct Cache {
     /// Bytes that activations may take, such as 4GB [default: a quarter of the memory]
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<MemorySize>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
     #[command(flatten)]
     pub(crate) references: ReferenceArgs,
     #[command(flatten)]

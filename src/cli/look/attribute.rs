@@ -45,6 +45,8 @@ struct PartRecord {
     address: Option<String>,
     layer: Option<usize>,
     occurrence: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<String>,
     value: Number,
 }
 
@@ -54,13 +56,15 @@ pub(crate) fn run(args: &Attribute) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let picture = Picture::wanted(&args.output, plans.len())?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let asked = asked(args, &model, &input)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
@@ -140,6 +144,7 @@ fn record<'a>(
 ) -> AttributionRecord<'a> {
     let Attributed { position, answer, other } = asked;
     let ran = Ran::all(&plan.plan);
+    let bridges: Vec<_> = plan.plan.bridges().collect();
     let part = |part: &LogitPart| {
         let (source, head, site) = match part.source {
             LogitSource::Embedding => ("embedding", None, None),
@@ -158,6 +163,7 @@ fn record<'a>(
             address: ran.map(|ran| ran.address.clone()),
             layer: ran.map(|ran| ran.layer),
             occurrence: ran.map(|ran| ran.occurrence),
+            bridge: if let LogitSource::Bridge(number) = part.source { Some(bridges[number].to_string()) } else { None },
             value: Number(part.value),
         }
     };
