@@ -48,5 +48,7 @@ pub use precision::{NUMERICS_VERSION, Precision};
 pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;
 pub use saved::{Provenance, SavedError};
+#[cfg(feature = "fit")]
+pub(crate) use session::plain_threads;
 pub use session::{Session, SessionOptions, Target};
 pub use watch::Seen;

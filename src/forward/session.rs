@@ -423,7 +423,7 @@ impl Session {
 }
 
 /// As many threads as a team would have, for work that is no kernel.
-fn plain_threads(threads: usize) -> Result<rayon::ThreadPool, TeamError> {
+pub(crate) fn plain_threads(threads: usize) -> Result<rayon::ThreadPool, TeamError> {
     if !(1..=Team::MAX_THREADS).contains(&threads) {
         return Err(TeamError::Threads(threads));
     }
