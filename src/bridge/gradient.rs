@@ -7,36 +7,8 @@
 //! dz = q − p      dx̂ = (dz · W) ∘ w      dy = (dx̂ − mean dx̂ − x̂ · mean(dx̂ ∘ x̂)) / s
 //! ```
 
-use super::products::{product, product_transposed};
+use super::products::{Real, product, product_transposed};
 use crate::model::Model;
-use faer::traits::RealField;
-
-/// What the large products are computed in: f32, or f64 where the gradient is checked.
-pub(super) trait Real: RealField + Copy + Send + Sync {
-    const ONE: Self;
-    fn of(x: f64) -> Self;
-    fn wide(self) -> f64;
-}
-
-impl Real for f32 {
-    const ONE: f32 = 1.0;
-    fn of(x: f64) -> f32 {
-        x as f32
-    }
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
-}
-
-impl Real for f64 {
-    const ONE: f64 = 1.0;
-    fn of(x: f64) -> f64 {
-        x
-    }
-    fn wide(self) -> f64 {
-        self
-    }
-}
 
 /// The final LayerNorm and the unembedding.
 pub(super) struct Head<T> {
@@ -97,7 +69,7 @@ impl<T: Real> Head<T> {
             }
             divergence.push(sum);
         }
-        let by_normal = product(&by_logits, &self.unembedding, width, T::ONE);
+        let by_normal = product(&by_logits, &self.unembedding, width);
         let mut gradient = Vec::with_capacity(states.len());
         let rows = by_normal.chunks_exact(width).zip(normal.centred.chunks_exact(width)).zip(&normal.scale);
         for ((by_normal, centred), scale) in rows {
@@ -126,7 +98,7 @@ impl<T: Real> Head<T> {
         let scaled = normal.centred.chunks_exact(width).flat_map(|row| {
             row.iter().zip(&self.weight).zip(&self.bias).map(|((x, w), b)| T::of(x * w + b))
         });
-        let logits = product_transposed(&scaled.collect::<Vec<T>>(), &self.unembedding, width, T::ONE);
+        let logits = product_transposed(&scaled.collect::<Vec<T>>(), &self.unembedding, width);
         let mut log = Vec::with_capacity(logits.len());
         for row in logits.chunks_exact(self.unembedding.len() / width) {
             let max = row.iter().map(|x| x.wide()).fold(f64::NEG_INFINITY, f64::max);

@@ -9,6 +9,33 @@ use rayon::prelude::*;
 /// Rows of a block of outputs.
 const BLOCK: usize = 32;
 
+/// What the large products are computed in: f32, or f64 where the gradient is checked.
+pub(super) trait Real: RealField + Copy + Send + Sync {
+    const ONE: Self;
+    fn of(x: f64) -> Self;
+    fn wide(self) -> f64;
+}
+
+impl Real for f32 {
+    const ONE: f32 = 1.0;
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Real for f64 {
+    const ONE: f64 = 1.0;
+    fn of(x: f64) -> f64 {
+        x
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
+
 /// `out += aᵀ · b`, a being `[rows, m]`, b `[rows, n]` and out `[m, n]`.
 pub(super) fn add_outer(a: &[f64], m: usize, b: &[f64], n: usize, out: &mut [f64]) {
     let rows = a.len() / m;
@@ -21,22 +48,22 @@ pub(super) fn add_outer(a: &[f64], m: usize, b: &[f64], n: usize, out: &mut [f64
 }
 
 /// `a · b`, a being `[rows, k]` and b `[k, n]`, on this thread.
-pub(super) fn product<T: RealField + Copy>(a: &[T], b: &[T], n: usize, one: T) -> Vec<T> {
+pub(super) fn product<T: Real>(a: &[T], b: &[T], n: usize) -> Vec<T> {
     let k = b.len() / n;
-    through(a, MatRef::from_row_major_slice(b, k, n), one)
+    through(a, MatRef::from_row_major_slice(b, k, n))
 }
 
 /// `a · bᵀ`, a being `[rows, k]` and b `[n, k]`, on this thread.
-pub(super) fn product_transposed<T: RealField + Copy>(a: &[T], b: &[T], k: usize, one: T) -> Vec<T> {
+pub(super) fn product_transposed<T: Real>(a: &[T], b: &[T], k: usize) -> Vec<T> {
     let n = b.len() / k;
-    through(a, MatRef::from_row_major_slice(b, n, k).transpose(), one)
+    through(a, MatRef::from_row_major_slice(b, n, k).transpose())
 }
 
-fn through<T: RealField + Copy>(a: &[T], b: MatRef<'_, T>, one: T) -> Vec<T> {
+fn through<T: Real>(a: &[T], b: MatRef<'_, T>) -> Vec<T> {
     let (k, n) = (b.nrows(), b.ncols());
     let rows = a.len() / k;
-    let mut out = vec![T::zero_impl(); rows * n];
+    let mut out = vec![T::of(0.0); rows * n];
     let to = MatMut::from_row_major_slice_mut(&mut out, rows, n);
-    matmul(to, Accum::Replace, MatRef::from_row_major_slice(a, rows, k), b, one, Par::Seq);
+    matmul(to, Accum::Replace, MatRef::from_row_major_slice(a, rows, k), b, T::ONE, Par::Seq);
     out
 }

@@ -203,7 +203,7 @@ impl TunedLens {
 /// `x · A + b`, map being both.
 fn crossed(x: &[f64], map: &[f64], width: usize) -> Vec<f64> {
     let (weight, bias) = map.split_at(width * width);
-    let mut y = product(x, weight, width, 1.0);
+    let mut y = product(x, weight, width);
     y.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
     y
 }

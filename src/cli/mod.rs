@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod bridge;
 mod bridges;
 mod chat;
 mod complete;
@@ -63,6 +64,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Patch(args) => inside::patch::run(&args),
         Command::Trace(args) => inside::trace::run(&args),
         Command::Cache(args) => look::cache::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),

@@ -86,6 +86,14 @@ pub enum ForwardError {
         /// The model's `n_embd`.
         width: usize,
     },
+    /// A map of states of another width.
+    #[error("a map of {map} elements: rows have {width}")]
+    MapWidth {
+        /// The map's.
+        map: usize,
+        /// The model's `n_embd`.
+        width: usize,
+    },
     /// A row that is asked for is not in the batch.
     #[error("row {row} of {rows}: the batch has no such row")]
     Row {

@@ -6,7 +6,7 @@
 //! to f32.
 
 use super::batch::Batch;
-use super::bridges::Bridges;
+use super::bridges::{Bridges, LinearMap};
 use super::cache::Cache;
 use super::inside::scale_of;
 use super::modify::{Changes, Place, View, scaled};
@@ -122,7 +122,17 @@ impl<'a> Pass<'a> {
 
     /// `h ← h · A + b`
     fn bridge(&mut self, bridge: &Bridge) {
-        let map = self.bridges.find(bridge).expect("bridges are checked");
+        let bridges = self.bridges;
+        self.cross(bridges.find(bridge).expect("bridges are checked"));
+    }
+
+    /// States from elsewhere behind a map, rounded to f32.
+    pub(super) fn crossed(mut self, map: &LinearMap, out: &mut [f32]) {
+        self.cross(map);
+        out.iter_mut().zip(&self.hidden).for_each(|(out, h)| *out = *h as f32);
+    }
+
+    fn cross(&mut self, map: &LinearMap) {
         if !map.is_identity() {
             let bias = widened(map.bias());
             self.hidden = product(&self.hidden, &map.matrix());

@@ -327,20 +327,13 @@ impl Session {
         chunk.changes(0, scored, layer, changed).apply(site, &mut View::rows(state, width, 1));
     }
 
-    /// Takes a state's rows over a bridge.
+    /// Takes a state's rows over a bridge, which was checked.
     ///
-    /// # Panics
-    /// If it was not checked, or those are no whole rows.
-    pub(crate) fn cross(&mut self, bridge: &Bridge, state: &mut [f32]) {
+    /// # Errors
+    /// If those are no whole rows.
+    pub(crate) fn cross_bridge(&mut self, bridge: &Bridge, state: &mut [f32]) -> Result<(), ForwardError> {
         let map = self.bridges.find(bridge).cloned().expect("bridges are checked");
-        let (team, model, work, _) = self.parts();
-        let rows = state.len() / model.config().n_embd;
-        team.enter(|kernels| {
-            let mut pass = Pass::new(kernels, model, &NO_BATCH, None, work);
-            pass.take(&[&*state], rows);
-            pass.cross(&map);
-            state.copy_from_slice(&pass.work.hidden);
-        });
+        self.cross(&map, state)
     }
 
     /// Checks that the bridges of a plan are there, and fit the model.

@@ -1,7 +1,7 @@
 //! [`Session`]: a model, threads and workspace, ready to run plans.
 
 use super::batch::Batch;
-use super::bridges::Bridges;
+use super::bridges::{Bridges, LinearMap};
 use super::cache::Cache;
 use super::error::ForwardError;
 use super::exact;
@@ -304,6 +304,29 @@ impl Session {
             }),
         }
         Ok(&self.found.logits)
+    }
+
+    /// `h · A + b` of states from anywhere, `[rows, n_embd]`, in their place.
+    ///
+    /// # Errors
+    /// [`ForwardError::States`] where they are not whole rows, [`ForwardError::MapWidth`] where the map is not as wide.
+    pub fn cross(&mut self, map: &LinearMap, states: &mut [f32]) -> Result<(), ForwardError> {
+        let rows = self.check_states(states)?;
+        let width = self.model.config().n_embd;
+        if map.width() != width {
+            return Err(ForwardError::MapWidth { map: map.width(), width });
+        }
+        let Session { model, engine, work, sequence, .. } = self;
+        match engine {
+            Engine::Kernels(team) => team.enter(|kernels| {
+                let mut pass = Pass::new(kernels, model, sequence, None, work);
+                pass.take(&[&*states], rows);
+                pass.cross(map);
+                states.copy_from_slice(&pass.work.hidden);
+            }),
+            Engine::Exact(pool) => pool.install(|| exact::Pass::of_states(model, sequence, states).crossed(map, states)),
+        }
+        Ok(())
     }
 
     /// What [`Session::score_top`] gives, of states from anywhere, `[targets, n_embd]`.

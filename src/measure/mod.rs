@@ -22,7 +22,7 @@ pub use attention::{
 pub use attribution::{Attributed, Attribution, LogitPart, LogitSource, attribute};
 pub use error::MeasureError;
 pub use geometry::{CosineMap, MAX_STATES, Similarity};
-pub use lens::{LensCell, logit_lens};
+pub use lens::{LensCell, logit_lens, tuned_lens};
 pub use loss::{LossSummary, token_losses};
 pub use number::{Number, nan_last};
 pub use seed_compat::seed_compat_loss;

@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
     fn bridge(&mut self, job: &Job, rows: Rows) {
         let Some(bridge) = &job.bridge else { return };
         let mut state = self.rows_of(job.from[0], rows).concat();
-        self.session.cross(bridge, &mut state);
+        self.session.cross_bridge(bridge, &mut state).expect("a state is whole rows");
         self.keep(job, &state);
     }
 
