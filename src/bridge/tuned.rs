@@ -140,14 +140,10 @@ impl TunedLens {
         while chosen.iter().map(|sample| sample.rows.len()).sum::<usize>() < self.options.rows {
             chosen.push(samples[self.order.next(samples.len())].clone());
         }
-        let layers: Vec<usize> = (0..=self.layers.len()).collect();
-        let found = states(session, &self.intact, &chosen, &layers)?;
-        let inputs: Vec<Vec<f64>> = (0..self.layers.len()).map(|layer| widened(&found[&layer])).collect();
-        let finals = widened(&found[&self.layers.len()]);
+        let (divergences, gradients) = self.gradients_of(session, &chosen)?;
         self.taken += 1;
         let left = self.options.steps.saturating_sub(self.taken - 1) as f64;
         let rate = self.options.rate * left / self.options.steps as f64;
-        let (divergences, gradients) = self.gradients(&inputs, &finals);
         let TunedLens { pool, layers, taken, .. } = self;
         let taken = i32::try_from(*taken).unwrap_or(i32::MAX);
         pool.install(|| {
@@ -156,7 +152,19 @@ impl TunedLens {
         Ok(divergences)
     }
 
-    /// For each layer the mean divergence, and its gradient by the map.
+    /// Of these samples' rows, for each layer the mean divergence and its gradient by the map.
+    pub(super) fn gradients_of(
+        &self,
+        session: &mut Session,
+        samples: &[Sample],
+    ) -> Result<(Vec<f64>, Vec<Vec<f64>>), BridgeError> {
+        let layers: Vec<usize> = (0..=self.layers.len()).collect();
+        let found = states(session, &self.intact, samples, &layers)?;
+        let inputs: Vec<Vec<f64>> = (0..self.layers.len()).map(|layer| widened(&found[&layer])).collect();
+        Ok(self.gradients(&inputs, &widened(&found[&self.layers.len()])))
+    }
+
+    /// The same of states.
     fn gradients(&self, inputs: &[Vec<f64>], finals: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>) {
         let (width, head) = (self.width, &self.head);
         let rows = finals.len() / width;
@@ -181,6 +189,12 @@ impl TunedLens {
             }
             (divergences, gradients)
         })
+    }
+
+    /// Puts a map in a layer's place: weights, and biases behind them.
+    #[cfg(all(test, feature = "mini"))]
+    pub(super) fn set_map(&mut self, layer: usize, map: Vec<f64>) {
+        self.layers[layer].map = map;
     }
 
     /// The maps from each layer's input to the final state.
