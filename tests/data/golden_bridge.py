@@ -154,7 +154,7 @@ def tuned(model, samples):
         p, q = model.read(final).detach(), model.read(h @ a + b)
         loss, rows = loss + (p.exp() * (p - q)).sum(), rows + len(ids) - 1
     (loss / rows).backward()
-    return {"layer": TUNED_LAYER, "divergence": float(loss) / rows, "by_weight": [float(a.grad[at]) for at in AT],
+    return {"layer": TUNED_LAYER, "divergence": float(loss.detach()) / rows, "by_weight": [float(a.grad[at]) for at in AT],
             "by_bias": [float(b.grad[i]) for i, _ in AT], "by_weight_norm": float(a.grad.norm())}
 
 
