@@ -184,8 +184,11 @@ fn sweeps_give_what_one_pass_each_gives() {
     ];
     let plans: Vec<Plan> = texts.iter().map(|text| bridges().bind(&plan(text)).unwrap()).collect();
     let scored = [(20, 1..20), (7, 5..7), (33, 30..33), (5, 1..3)];
-    let examples: Vec<Example> =
-        scored.into_iter().enumerate().map(|(i, (tokens, scored))| Example::new(i as u64, ids(tokens), scored)).collect();
+    let examples: Vec<Example> = scored
+        .into_iter()
+        .enumerate()
+        .map(|(i, (tokens, scored))| Example::new(i as u64, ids(tokens), scored))
+        .collect();
     for (precision, memory) in [(Precision::F32, 64 << 20), (Precision::F32, 12 << 20), (Precision::Bf16, 64 << 20)] {
         let mut session = bridged(precision);
         let options = SweepOptions { memory, divergence: true, token_losses: true };
@@ -400,7 +403,10 @@ mod fits {
             ("0a", "step 0a: the lens has no map from within a layer to 12"),
         ] {
             let refused = tuned_lens(&mut session, &plan(text), &ids, &some).unwrap_err();
-            assert!(matches!(refused, MeasureError::NoMap { .. }) && refused.to_string().starts_with(wanted), "{refused}");
+            assert!(
+                matches!(refused, MeasureError::NoMap { .. }) && refused.to_string().starts_with(wanted),
+                "{refused}"
+            );
         }
     }
 }

@@ -112,7 +112,8 @@ impl Evaluation {
             }
             let blocks = |layers: std::ops::Range<usize>| layers.map(Execution::block).map(Step::Block);
             let bridge = Step::Bridge(Bridge { from, to, name: NAME.to_owned(), content: None });
-            let over = |middle: Option<Step>| Plan::new(blocks(0..from).chain(middle).chain(blocks(to..n_layer)).collect());
+            let over =
+                |middle: Option<Step>| Plan::new(blocks(0..from).chain(middle).chain(blocks(to..n_layer)).collect());
             let plans = [over(Some(bridge)), over(None)].map(|plan| plan.map_err(ForwardError::from));
             let [bridged, plain] = plans;
             Ok(Pair { from, to, plans: [bridged?, plain?], spread: Default::default(), sums: Default::default() })

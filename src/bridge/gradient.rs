@@ -95,9 +95,10 @@ impl<T: Real> Head<T> {
 
     fn log_softmax(&self, normal: &Normal) -> Vec<f64> {
         let width = self.width();
-        let scaled = normal.centred.chunks_exact(width).flat_map(|row| {
-            row.iter().zip(&self.weight).zip(&self.bias).map(|((x, w), b)| T::of(x * w + b))
-        });
+        let scaled = normal
+            .centred
+            .chunks_exact(width)
+            .flat_map(|row| row.iter().zip(&self.weight).zip(&self.bias).map(|((x, w), b)| T::of(x * w + b)));
         let logits = product_transposed(&scaled.collect::<Vec<T>>(), &self.unembedding, width);
         let mut log = Vec::with_capacity(logits.len());
         for row in logits.chunks_exact(self.unembedding.len() / width) {

@@ -42,8 +42,7 @@ fn a_lens_is_the_same_on_any_number_of_threads_and_comes_nearer() {
     let tuned = |threads: usize, options: TunedOptions| {
         let mut session = session(threads);
         let mut lens = TunedLens::new(&session, options).unwrap();
-        let steps: Vec<Vec<f64>> =
-            (0..options.steps).map(|_| lens.step(&mut session, &samples).unwrap()).collect();
+        let steps: Vec<Vec<f64>> = (0..options.steps).map(|_| lens.step(&mut session, &samples).unwrap()).collect();
         (steps, lens.shortcuts().unwrap())
     };
     let (steps, lens) = tuned(1, options);
@@ -64,8 +63,7 @@ fn a_lens_is_the_same_on_any_number_of_threads_and_comes_nearer() {
 /// The gradient of all layers' maps at once, as a step takes it, against torch.autograd: see `tests/data/golden_bridge.py`.
 #[test]
 fn the_gradient_is_that_of_autograd() {
-    let golden: serde_json::Value =
-        serde_json::from_str(include_str!("../../tests/data/golden_bridge.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/golden_bridge.json")).unwrap();
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
     let tuned = &golden["tuned"];
     let layer = tuned["layer"].as_u64().unwrap() as usize;

@@ -8,8 +8,8 @@ use lesion::plan::Plan;
 use lesion::weights::ReadMode;
 
 use super::args::{Chat, SamplingArgs};
-use super::complete::{cost, prompt_nll, record, speak, speak_aloud, summary};
 use super::bridges::bound;
+use super::complete::{cost, prompt_nll, record, speak, speak_aloud, summary};
 use super::failure::{Exit, Failure, Result};
 use super::loss::{Scored, losses_of};
 use super::output::{Output, note, prose_table, shown, table};

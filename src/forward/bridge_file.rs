@@ -91,7 +91,10 @@ impl Shortcuts {
         let mut parts: BTreeMap<(usize, usize), [Option<Vec<f32>>; 2]> = BTreeMap::new();
         for (name, view) in file.iter() {
             let Some((from, to, part)) = part_of(name) else {
-                return Err(fault(name, "not part of a bridge, as in bridges.6.11.weight and bridges.6.11.bias".into()));
+                return Err(fault(
+                    name,
+                    "not part of a bridge, as in bridges.6.11.weight and bridges.6.11.bias".into(),
+                ));
             };
             if from > to {
                 return Err(fault(name, "it runs backwards: a bridge leads to the same layer or a later one".into()));

@@ -70,13 +70,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Leaves the final residual stream in `hidden`.
-    pub(super) fn run(
-        &mut self,
-        steps: &[Step],
-        references: &'a References,
-        bridges: &'a Bridges,
-        taps: Taps<'a>,
-    ) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, bridges: &'a Bridges, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
         (self.references, self.bridges, self.watch) = (references, bridges, watch);
         self.embed();

@@ -76,13 +76,7 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
     }
 
     /// Leaves the final residual stream in the workspace.
-    pub(super) fn run(
-        &mut self,
-        steps: &[Step],
-        references: &'a References,
-        bridges: &'a Bridges,
-        taps: Taps<'a>,
-    ) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, bridges: &'a Bridges, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
         (self.references, self.bridges, self.watch) = (references, bridges, watch);
         self.embed();

@@ -324,7 +324,9 @@ impl Session {
                 pass.cross(map);
                 states.copy_from_slice(&pass.work.hidden);
             }),
-            Engine::Exact(pool) => pool.install(|| exact::Pass::of_states(model, sequence, states).crossed(map, states)),
+            Engine::Exact(pool) => {
+                pool.install(|| exact::Pass::of_states(model, sequence, states).crossed(map, states))
+            }
         }
         Ok(())
     }

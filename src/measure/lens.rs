@@ -68,12 +68,7 @@ pub fn tuned_lens(
 /// The map for the state behind so many steps; none reads it as it is.
 type MapOf<'a> = dyn Fn(usize) -> Result<Option<&'a LinearMap>, MeasureError> + 'a;
 
-fn read(
-    session: &mut Session,
-    plan: &Plan,
-    ids: &[u32],
-    map: &MapOf<'_>,
-) -> Result<Vec<Vec<LensCell>>, MeasureError> {
+fn read(session: &mut Session, plan: &Plan, ids: &[u32], map: &MapOf<'_>) -> Result<Vec<Vec<LensCell>>, MeasureError> {
     let maps = (0..=plan.steps().len()).map(map).collect::<Result<Vec<_>, _>>()?;
     let config = session.model().config();
     let (width, vocab_size) = (config.n_embd, config.vocab_size);

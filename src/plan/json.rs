@@ -119,7 +119,9 @@ impl<'de> Deserialize<'de> for Step {
                 part: part.unwrap_or(Part::Block),
                 modifiers: modifiers.unwrap_or_default(),
             })),
-            Fields { layer: None, part: None, modifiers: None, branches: Some(branches), .. } => Ok(Step::Group(branches)),
+            Fields { layer: None, part: None, modifiers: None, branches: Some(branches), .. } => {
+                Ok(Step::Group(branches))
+            }
             Fields { layer: None, branches: None, .. } => Err(D::Error::missing_field("layer")),
             _ => Err(D::Error::custom("a step has either `layer` (with `part`, `modifiers`) or `branches`, not both")),
         }
@@ -195,7 +197,10 @@ mod tests {
             (r#"[{"layer":1},{"bridge":"fit","from":7,"to":6}]"#, "steps.1: bridge 7:6 runs backwards"),
             (r#"[{"bridge":"a b","from":6,"to":7}]"#, "names are letters"),
             (r#"[{"bridge":"a","from":6,"to":7,"content":"0"}]"#, "64 hexadecimal digits"),
-            (&format!(r#"[{{"bridge":"a","from":6,"to":7,"content":"{}"}}]"#, "AB".repeat(32)), "64 hexadecimal digits"),
+            (
+                &format!(r#"[{{"bridge":"a","from":6,"to":7,"content":"{}"}}]"#, "AB".repeat(32)),
+                "64 hexadecimal digits",
+            ),
             (&deep, "groups nested more than 32 deep"),
             (&deeper, "recursion limit"),
             (&long, "65537 block executions: a plan holds at most 65536"),

@@ -71,7 +71,9 @@ pub(super) fn unknown_item(word: &str) -> String {
         }
         _ => did_you_mean(&lower, &["none", "par", "bridge"]),
     };
-    let hint = hint.unwrap_or_else(|| "an item is a layer (5), a range (0..5), a group (4|5), par(4..8) or bridge(6:11,name)".to_owned());
+    let hint = hint.unwrap_or_else(|| {
+        "an item is a layer (5), a range (0..5), a group (4|5), par(4..8) or bridge(6:11,name)".to_owned()
+    });
     format!("unknown verb `{}`: {hint}", clip(word))
 }
 

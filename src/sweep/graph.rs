@@ -297,7 +297,13 @@ mod tests {
 
     #[test]
     fn parents_come_first() {
-        let graph = graph(&["0..2,bridge(2:4,fit),5", "0..12", "0..4,((4|5),6|7a),8..12", "0..5,5[zero h1],6..12", "0..5,5[zero h2 h3],6..12"]);
+        let graph = graph(&[
+            "0..2,bridge(2:4,fit),5",
+            "0..12",
+            "0..4,((4|5),6|7a),8..12",
+            "0..5,5[zero h1],6..12",
+            "0..5,5[zero h2 h3],6..12",
+        ]);
         for (id, op) in graph.nodes.iter().enumerate() {
             assert!(op.inputs().iter().all(|&input| (input as usize) < id), "{op:?}");
         }

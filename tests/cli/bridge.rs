@@ -10,7 +10,6 @@ use crate::run::{ended, fields, floats, lesion, object, objects, ok, refused, ru
 const PLAN: &str = "0..6,bridge(6:11,fit),11";
 const PROMPT: &str = "The capital of Spain is";
 
-
 fn task() -> String {
     let tasks = objects(&["tasks", "ls", "--json"]);
     tasks[0]["name"].as_str().unwrap().to_owned()
@@ -65,8 +64,7 @@ fn a_bridge_is_fitted_judged_and_crossed() {
         let found = objects(&[command, "--json", "--bridge", &bridge, "--plan", PLAN, PROMPT]);
         assert!(found.iter().all(|found| found["plan"] == PLAN), "{command}");
     }
-    let parts =
-        object(&["attribute", "--json", "--bridge", &bridge, "--plan", PLAN, "--answer", " Madrid", PROMPT]);
+    let parts = object(&["attribute", "--json", "--bridge", &bridge, "--plan", PLAN, "--answer", " Madrid", PROMPT]);
     let number = |value: &Value| value.as_f64().unwrap();
     assert!((number(&parts["sum"]) - number(&parts["value"])).abs() < 1e-3, "{parts}");
     let own = parts["parts"].as_array().unwrap().iter().find(|part| part["source"] == "bridge").unwrap();
@@ -98,7 +96,8 @@ fn a_lens_is_tuned_and_read_through() {
     let last = cells.iter().zip(&plain).filter(|(cell, _)| cell["steps"] == 12);
     assert!(last.clone().count() > 0 && last.clone().all(|(a, b)| a["kl"] == 0.0 && a["entropy"] == b["entropy"]));
     let bridge = format!("tuned={path}");
-    let loss = object(&["loss", "--no-store", "--json", "--bridge", &bridge, "--plan", "0..6,bridge(6:12,tuned)", PROMPT]);
+    let loss =
+        object(&["loss", "--no-store", "--json", "--bridge", &bridge, "--plan", "0..6,bridge(6:12,tuned)", PROMPT]);
     let row: Vec<&Value> = cells.iter().filter(|cell| cell["steps"] == 6).collect();
     for (cell, nll) in row.iter().zip(floats(&loss["nll"])) {
         assert!((cell["nll"].as_f64().unwrap() - nll).abs() < 1e-4, "{cell}");

@@ -68,7 +68,11 @@ fn tune(args: &Tune) -> Result<Exit> {
         signals::check()?;
         let divergences = lens.step(&mut session, &text.fitted).map_err(|error| bridge_failure(&error))?;
         if step == 0 || (step + 1).is_multiple_of(100) {
-            note(format!("step {}: {:.4} nats from the final reading, the mean of all layers", step + 1, mean(&divergences)));
+            note(format!(
+                "step {}: {:.4} nats from the final reading, the mean of all layers",
+                step + 1,
+                mean(&divergences)
+            ));
         }
     }
     let shortcuts = lens.shortcuts().map_err(|error| bridge_failure(&error))?;
@@ -93,13 +97,7 @@ fn eval(args: &Eval) -> Result<Exit> {
 }
 
 /// Judges maps on what is held out, writes them, and tells of it.
-fn keep(
-    shortcuts: Shortcuts,
-    fitted: &Fitted,
-    text: &Text,
-    to: &ToArgs,
-    session: &mut Session,
-) -> Result<Exit> {
+fn keep(shortcuts: Shortcuts, fitted: &Fitted, text: &Text, to: &ToArgs, session: &mut Session) -> Result<Exit> {
     save(&shortcuts, fitted, &to.output)?;
     let (maps, rows) = (shortcuts.iter().count(), rows(&text.fitted));
     let maps = if maps == 1 { "1 map".to_owned() } else { format!("{maps} maps") };
@@ -192,9 +190,8 @@ fn save(shortcuts: &Shortcuts, fitted: &Fitted, path: &Path) -> Result<()> {
     partial.push(format!(".{}.partial", std::process::id()));
     let partial = PathBuf::from(partial);
     let saved = shortcuts.save(&partial, fitted).map_err(|error| saved_failure(&error));
-    let renamed = saved.and_then(|()| {
-        fs::rename(&partial, path).map_err(|error| Failure::io("write", &shown_path(path), &error))
-    });
+    let renamed = saved
+        .and_then(|()| fs::rename(&partial, path).map_err(|error| Failure::io("write", &shown_path(path), &error)));
     renamed.inspect_err(|_| {
         // The first error is the one to tell.
         let _ = fs::remove_file(&partial);

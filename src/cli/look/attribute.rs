@@ -163,7 +163,11 @@ fn record<'a>(
             address: ran.map(|ran| ran.address.clone()),
             layer: ran.map(|ran| ran.layer),
             occurrence: ran.map(|ran| ran.occurrence),
-            bridge: if let LogitSource::Bridge(number) = part.source { Some(bridges[number].to_string()) } else { None },
+            bridge: if let LogitSource::Bridge(number) = part.source {
+                Some(bridges[number].to_string())
+            } else {
+                None
+            },
             value: Number(part.value),
         }
     };

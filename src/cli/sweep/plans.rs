@@ -117,7 +117,8 @@ fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, bridges: &Bridges, list:
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let at = |failure: Failure| failure.about(&format!("{name}, line {}", number + 1)).with_exit(Exit::BadFile);
+        let here = format!("{name}, line {}", number + 1);
+        let at = |failure: Failure| failure.about(&here).with_exit(Exit::BadFile);
         let plan = if line.starts_with('[') {
             let plan: Plan = serde_json::from_str(line).map_err(|error| at(Failure::usage(error.to_string())))?;
             plan.validate(shape).map_err(|error| at(Failure::usage(error.to_string())))?;
@@ -125,7 +126,8 @@ fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, bridges: &Bridges, list:
         } else {
             resolve::parse(line).and_then(|parsed| resolve::plan(&parsed, shape)).map_err(at)?
         };
-        list.add(plan);
+        // A file that is not given is no fault of this one.
+        list.add(bound(&plan, bridges).map_err(|failure| failure.about(&here))?);
         plans += 1;
     }
     if plans == 0 { Err(Failure::new(Exit::BadFile, format!("{name}: no plans"))) } else { Ok(()) }
