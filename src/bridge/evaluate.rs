@@ -9,7 +9,7 @@
 
 use super::BridgeError;
 use super::samples::Sample;
-use super::states::states;
+use super::states::{States, states};
 use crate::forward::{Bridges, ForwardError, Session, Shortcuts, plain_threads};
 use crate::measure::{divergence, log_softmax};
 use crate::plan::{Bridge, Execution, Plan, Step};
@@ -138,32 +138,45 @@ impl Evaluation {
     }
 
     fn read(&mut self, session: &mut Session, samples: &[Sample]) -> Result<(), BridgeError> {
-        let (width, n_layer) = (session.model().config().n_embd, session.model().config().n_layer);
+        let n_layer = session.model().config().n_layer;
         let mut layers: Vec<usize> = self.pairs.iter().flat_map(|pair| [pair.from, pair.to]).collect();
         layers.push(n_layer);
         let intact = states(session, &self.intact, samples, &layers)?;
         let next: Vec<u32> = samples.iter().flat_map(Sample::next).copied().collect();
         let is_first = |sample: &Sample| sample.rows.clone().map(|row| row == 0).collect::<Vec<bool>>();
         let first: Vec<bool> = samples.iter().flat_map(is_first).collect();
-        self.rows += next.len() as u64;
         let mut pairs = std::mem::take(&mut self.pairs);
+        let read = self.read_pairs(session, samples, (&intact, &next, &first), &mut pairs);
+        self.pairs = pairs;
+        self.rows += if read.is_ok() { next.len() as u64 } else { 0 };
+        read
+    }
+
+    /// Every pair on the same rows: the intact model's states, the tokens that follow, and which rows are first.
+    fn read_pairs(
+        &mut self,
+        session: &mut Session,
+        samples: &[Sample],
+        (intact, next, first): (&States, &[u32], &[bool]),
+        pairs: &mut [Pair],
+    ) -> Result<(), BridgeError> {
+        let (width, n_layer) = (session.model().config().n_embd, session.model().config().n_layer);
         for (number, pair) in pairs.iter_mut().enumerate() {
             let target = &intact[&pair.to];
-            pair.add_spread(target, &first, width);
+            pair.add_spread(target, first, width);
             let end = pair.plans[0].steps().len();
             let bridged = states(session, &pair.plans[0], samples, &[pair.from + 1, end])?;
             let plain_end = pair.plans[1].steps().len();
             let plain = states(session, &pair.plans[1], samples, &[plain_end])?;
             let guesses = [&bridged[&(pair.from + 1)], &intact[&pair.from]];
             for (sums, guess) in pair.sums.iter_mut().zip(guesses) {
-                sums.add_residual(target, guess, &first, width);
+                sums.add_residual(target, guess, first, width);
             }
             let ends = [&bridged[&end], &plain[&plain_end]];
-            let nll = self.compare(session, &intact[&n_layer], ends, &next, &mut pair.sums)?;
+            let nll = self.compare(session, &intact[&n_layer], ends, next, &mut pair.sums)?;
             // The same for every pair.
             self.intact_nll += if number == 0 { nll } else { 0.0 };
         }
-        self.pairs = pairs;
         Ok(())
     }
 
