@@ -5,6 +5,8 @@
 #![deny(unsafe_code)]
 
 pub mod bench;
+#[cfg(feature = "fit")]
+pub mod bridge;
 pub mod forward;
 pub mod inside;
 #[cfg(feature = "agent")]

@@ -2,11 +2,12 @@
 
 #![cfg(feature = "mini")]
 
-use lesion::forward::{Batch, Cache, Precision, Session, SessionOptions, Target};
+use lesion::forward::{Batch, Bridges, Cache, LinearMap, Precision, Session, SessionOptions, Shortcuts, Target};
 use lesion::model::Model;
 use lesion_kernels::{Floats, Isa, take_mapped_peak};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
+use std::sync::Arc;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -31,7 +32,14 @@ fn a_pass_of_a_shape_seen_before_allocates_nothing() {
     assert_ne!(allocations(|| Floats::default().resize(1 << 20)), 0, "and what is mapped");
     let model = Model::mini().unwrap();
     let ids: Vec<u32> = (0..70).map(|i| i * 37 % 2048).collect();
-    for text in ["0..12", "0..8", "0..4,(4|5|(6|7),6|none),8..12", "0..6,6a,7m,7[zero h1 h7]"] {
+    let turned = (0..128 * 128).map(|at| if (at / 128 + 1) % 128 == at % 128 { 1.0 } else { 0.0 });
+    let mut shortcuts = Shortcuts::default();
+    shortcuts.insert(6, 11, LinearMap::new(turned.collect(), vec![0.5; 128]).unwrap());
+    let mut bridges = Bridges::default();
+    bridges.insert("turn", Arc::new(shortcuts));
+    for text in
+        ["0..12", "0..8", "0..4,(4|5|(6|7),6|none),8..12", "0..6,6a,7m,7[zero h1 h7]", "0..6,bridge(6:11,turn),11"]
+    {
         let plan = model.plan(text).unwrap();
         // Which kernels run makes little difference here, and the portable ones are slow.
         for isa in Isa::available().filter(|isa| text == "0..12" || *isa == Isa::best()) {
@@ -40,6 +48,7 @@ fn a_pass_of_a_shape_seen_before_allocates_nothing() {
             {
                 let at = format!("{text}, {isa}, {threads} threads, {precision}");
                 let mut session = Session::new(&model, SessionOptions { threads, isa, precision }).unwrap();
+                session.set_bridges(bridges.clone());
 
                 let batch = Batch::new([&ids[..45], &ids[45..46], &ids[46..]]);
                 let targets: Vec<_> = (0..44).map(|row| Target { row, id: ids[row + 1] }).collect();

@@ -155,6 +155,25 @@ impl Kernels<'_, '_> {
     /// # Panics
     /// If the lengths don't fit together, or k is 0.
     pub fn gemm(&mut self, a: &[f32], b: WeightMatrix<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        self.gemm_in(self.precision, a, b, epilogue, out);
+    }
+
+    /// [`Kernels::gemm`] in f32, whatever the team's precision.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn gemm_f32(&mut self, a: &[f32], b: WeightMatrix<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+        self.gemm_in(Precision::F32, a, b, epilogue, out);
+    }
+
+    fn gemm_in(
+        &mut self,
+        precision: Precision,
+        a: &[f32],
+        b: WeightMatrix<'_>,
+        epilogue: Epilogue<'_>,
+        out: &mut [f32],
+    ) {
         check_matrix(&b);
         assert!(a.len().is_multiple_of(b.k), "gemm: a has {} elements, k is {}", a.len(), b.k);
         let rows = a.len() / b.k;
@@ -164,7 +183,7 @@ impl Kernels<'_, '_> {
             return;
         }
         let Kernels { isa, leader, scratch, .. } = self;
-        let gemm = match self.precision {
+        let gemm = match precision {
             Precision::F32 => gemm::gemm::<F32>,
             Precision::Bf16 => gemm::gemm::<Bf16>,
             Precision::Bf16Pairs => gemm::gemm::<Bf16Pairs>,

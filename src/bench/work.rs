@@ -7,6 +7,7 @@
 //! attention half   2·d·3d + 2·d·d       c_attn, c_proj
 //!                + 2·2·d·(p + 1)        scores and weighted values over the p + 1 keys it may see
 //! MLP half         2·2·d·i              c_fc, c_proj
+//! bridge           2·d·d                its map, in f32
 //! scored row       2·d·V                unembedding, for the rows that need logits or a loss
 //! ```
 //!
@@ -60,6 +61,9 @@ impl Work {
                 work.bytes += norm(config);
             }
         }
+        let d = config.n_embd as u64;
+        let bridge = Work { flop: 2 * d * d * all, bytes: (d * d + d) * size_of::<f32>() as u64 };
+        plan.bridges().for_each(|_| work += bridge);
         if scored > 0 {
             let unembedding = parameters.unembedding();
             let elements = (unembedding.k * unembedding.n) as u64;

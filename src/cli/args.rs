@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lesion::weights::ReadMode;
 use lesion_kernels::Team;
 
+use super::bridge::args::Bridge;
+use super::bridges::BridgeArgs;
 use super::inside::args::{Patch, Trace};
 use super::look::args::{Attention, Attribute, Cache, Lens, Similar, Tokens};
 use super::report::args::{Report, Study};
@@ -43,6 +45,7 @@ pub(crate) enum Command {
     Patch(Box<Patch>),
     Trace(Box<Trace>),
     Cache(Cache),
+    Bridge(Bridge),
     Sweep(Box<Sweep>),
     Search(Box<Search>),
     Merge(Merge),
@@ -172,6 +175,8 @@ pub(crate) struct Chat {
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Option<String>,
     #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
+    #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -189,6 +194,7 @@ Layers count from 0 and ranges are half-open:
   0..12 intact · 0..8 without the last four · 0..5,6..12 without layer 5 · '0..3,3*4,4..12' layer 3 four times
   11..=0 reversed · 7a and 7m the attention and MLP halves · '7[zero h3 h5]' two heads zeroed · none no layer at all
   '0..4,(4|5|6|7),8..12' the middle side by side, its updates averaged · '0..4,par(4..8)*3,8..12' the same, looped
+  '0..6,bridge(6:11,fit),11' layers 6 to 10 replaced by a linear map (see `lesion bridge fit --help`)
 or edits of the intact order, left to right, between semicolons:
   keep-first n · drop-last n · drop-first n · skip i · skip i..j · swap i j · move i j · repeat i xN · reverse i..j
   shuffle i..j seed S
@@ -339,6 +345,8 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = positive())]
     pub(crate) repeats: u32,
     #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
+    #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -423,6 +431,8 @@ pub(crate) struct PlanArgs {
     /// first [default: the intact model]
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Vec<String>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
 }
 
 #[derive(Args, Debug, Clone)]

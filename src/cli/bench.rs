@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Bench) -> Result<Exit> {
         repeats: args.repeats as usize,
     };
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(args.bridges.read(&model)?);
     let report = bench::run(&mut session, &plan, shape, &mut |_| match signals::interrupted() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),

@@ -8,6 +8,7 @@ use lesion::plan::Plan;
 use lesion::weights::ReadMode;
 
 use super::args::{Chat, SamplingArgs};
+use super::bridges::bound;
 use super::complete::{cost, prompt_nll, record, speak, speak_aloud, summary};
 use super::failure::{Exit, Failure, Result};
 use super::loss::{Scored, losses_of};
@@ -46,11 +47,13 @@ pub(crate) fn run(args: &Chat) -> Result<Exit> {
     let model = model::open(&args.model)?;
     let config = model.config();
     let intact = NamedPlan::new(Plan::intact(config.n_layer), config);
+    let bridges = args.bridges.read(&model)?;
     let plan = match &plan {
-        Some(plan) => NamedPlan::new(resolve::plan(plan, &model.plan_shape())?, config),
+        Some(plan) => NamedPlan::new(bound(&resolve::plan(plan, &model.plan_shape())?, &bridges)?, config),
         None => NamedPlan::new(Plan::intact(config.n_layer), config),
     };
-    let session = resolve::session(&model, engine)?;
+    let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     let mut conversation = Conversation {
         session,
         read: args.model.read(),
@@ -178,7 +181,10 @@ impl Conversation {
         let plan = match text {
             "" => None,
             "intact" => Some(Plan::intact(config.n_layer)),
-            text => Some(resolve::plan(&resolve::parse(text)?, &model.plan_shape())?),
+            text => {
+                let plan = resolve::plan(&resolve::parse(text)?, &model.plan_shape())?;
+                Some(bound(&plan, self.session.bridges())?)
+            }
         };
         if let Some(plan) = plan {
             self.plan = NamedPlan::new(plan, config);

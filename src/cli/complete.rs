@@ -79,11 +79,13 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let input = Input::prompt(&model, &args.prompt)?;
     input.within_context(model.config())?;
     let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
     let begin = |store| keep::begin(store, &session, &args.model, &all, Wanted::default(), None, began);
     let mut recorder = store.map(begin).transpose()?;

@@ -3,6 +3,8 @@
 
 mod args;
 mod bench;
+mod bridge;
+mod bridges;
 mod chat;
 mod complete;
 mod doctor;
@@ -62,6 +64,7 @@ fn run(command: Command) -> Result<Exit> {
         Command::Patch(args) => inside::patch::run(&args),
         Command::Trace(args) => inside::trace::run(&args),
         Command::Cache(args) => look::cache::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Search(args) => sweep::search::run(&args),
         Command::Merge(args) => sweep::merge::run(&args),
@@ -112,6 +115,9 @@ fn forward_failure(error: &ForwardError) -> Failure {
     };
     let failure = Failure::new(exit, error.to_string());
     match error {
+        ForwardError::Bridge { .. } => {
+            failure.with_help("--bridge NAME=FILE gives what bridges find; `lesion bridge fit` makes such files")
+        }
         ForwardError::CacheMemory { .. } => {
             failure.with_help("--no-cache computes every token from the whole text again")
         }

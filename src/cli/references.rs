@@ -20,8 +20,8 @@ pub(crate) struct ReferenceArgs {
 /// A file and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedFile {
-    name: String,
-    path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
 }
 
 impl FromStr for NamedFile {
@@ -52,7 +52,7 @@ impl ReferenceArgs {
     }
 }
 
-/// An error of a file of activations.
+/// An error of a file of activations or of bridges.
 pub(crate) fn saved_failure(error: &SavedError) -> Failure {
     let exit = match error {
         SavedError::Io { what: "write", .. } => Exit::Missing,

@@ -4,12 +4,13 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use lesion::forward::{Precision, Sampling, Session, SessionOptions};
+use lesion::forward::{Bridges, Precision, Sampling, Session, SessionOptions};
 use lesion::model::{Config, Model, TokenizerError, TokenizerProblem};
 use lesion::plan::{Plan, PlanExpr, PlanShape};
 use lesion_kernels::Isa;
 
 use super::args::{Device, EngineArgs, IsaArg, PrecisionArg, PromptArgs, PromptText, SamplingArgs};
+use super::bridges::bound;
 use super::failure::{Exit, Failure, Result};
 use super::model::{model_failure, shown_path};
 use super::{forward_failure, signals};
@@ -93,13 +94,13 @@ pub(crate) fn plan(parsed: &PlanExpr, shape: &PlanShape) -> Result<Plan> {
 }
 
 /// The plans of a command: the intact model if none is given, the one given, or the intact model and then those given,
-/// each once.
-pub(crate) fn plans(parsed: &[PlanExpr], model: &Model) -> Result<Vec<NamedPlan>> {
+/// each once. Their bridges are there.
+pub(crate) fn plans(parsed: &[PlanExpr], model: &Model, bridges: &Bridges) -> Result<Vec<NamedPlan>> {
     let config = model.config();
     let intact = NamedPlan::new(Plan::intact(config.n_layer), config);
     let mut plans = if parsed.len() == 1 { Vec::new() } else { vec![intact] };
     for expression in parsed {
-        let named = NamedPlan::new(plan(expression, &model.plan_shape())?, config);
+        let named = NamedPlan::new(bound(&plan(expression, &model.plan_shape())?, bridges)?, config);
         if !plans.iter().any(|other| other.plan == named.plan) {
             plans.push(named);
         }

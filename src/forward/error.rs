@@ -1,6 +1,6 @@
 //! What a forward pass refuses.
 
-use crate::plan::{Address, AddressError, Modifier, StepError};
+use crate::plan::{Address, AddressError, Bridge, Modifier, StepError};
 use lesion_kernels::TeamError;
 use thiserror::Error;
 
@@ -26,6 +26,14 @@ pub enum ForwardError {
         /// The sequence's index in the batch.
         sequence: usize,
         /// What is missing.
+        why: String,
+    },
+    /// A bridge does not find its map, or finds one that does not fit.
+    #[error("{bridge}: {why}")]
+    Bridge {
+        /// The bridge.
+        bridge: Box<Bridge>,
+        /// What is missing or wrong.
         why: String,
     },
     /// A modifier needs the whole sequence, which a pass behind a cache does not have.
@@ -75,6 +83,14 @@ pub enum ForwardError {
     States {
         /// How many.
         len: usize,
+        /// The model's `n_embd`.
+        width: usize,
+    },
+    /// A map of states of another width.
+    #[error("a map of {map} elements: rows have {width}")]
+    MapWidth {
+        /// The map's.
+        map: usize,
         /// The model's `n_embd`.
         width: usize,
     },

@@ -6,15 +6,16 @@
 //! to f32.
 
 use super::batch::Batch;
+use super::bridges::{Bridges, LinearMap};
 use super::cache::Cache;
 use super::inside::scale_of;
 use super::modify::{Changes, Place, View, scaled};
-use super::pass::{NONE, Residual, Tap};
+use super::pass::{NO_BRIDGES, NONE, Residual, Tap};
 use super::references::References;
 use super::session::{Taps, Target};
 use super::watch::{Seen, Watch};
 use crate::model::{Config, LayerNorm, Linear, Model, Parameters};
-use crate::plan::{Execution, Part, Site, Step};
+use crate::plan::{Bridge, Execution, Part, Site, Step};
 use lesion_kernels::reference::{cross_entropy, gelu, layer_norm};
 use lesion_kernels::{Candidate, Layout, RowScore, WeightMatrix};
 use rayon::prelude::*;
@@ -44,6 +45,8 @@ pub(super) struct Pass<'a> {
     kept: Option<std::slice::IterMut<'a, KeysValues>>,
     /// What modifiers find by name in sequences that have nothing of their own.
     references: &'a References,
+    /// What bridges find.
+    bridges: &'a Bridges,
     watch: Option<Watch<'a>>,
     /// Executions so far, in all and of each layer.
     executions: usize,
@@ -57,7 +60,8 @@ impl<'a> Pass<'a> {
         let kept = cache.map(|cache| cache.exact.iter_mut());
         let hidden = vec![0.0; batch.rows() * config.n_embd];
         let occurrences = vec![0; config.n_layer];
-        Pass { config, parameters, batch, hidden, kept, references: &NONE, watch: None, executions: 0, occurrences }
+        let (references, bridges) = (&NONE, &NO_BRIDGES);
+        Pass { config, parameters, batch, hidden, kept, references, bridges, watch: None, executions: 0, occurrences }
     }
 
     /// With states from elsewhere, `[rows, n_embd]`, as its final ones.
@@ -66,9 +70,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Leaves the final residual stream in `hidden`.
-    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, taps: Taps<'a>) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, bridges: &'a Bridges, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
-        (self.references, self.watch) = (references, watch);
+        (self.references, self.bridges, self.watch) = (references, bridges, watch);
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -106,6 +110,27 @@ impl<'a> Pass<'a> {
         match step {
             Step::Block(execution) => self.execute(execution),
             Step::Group(branches) => self.group(branches),
+            Step::Bridge(bridge) => self.bridge(bridge),
+        }
+    }
+
+    /// `h ← h · A + b`
+    fn bridge(&mut self, bridge: &Bridge) {
+        let bridges = self.bridges;
+        self.cross(bridges.find(bridge).expect("bridges are checked"));
+    }
+
+    /// States from elsewhere behind a map, rounded to f32.
+    pub(super) fn crossed(mut self, map: &LinearMap, out: &mut [f32]) {
+        self.cross(map);
+        out.iter_mut().zip(&self.hidden).for_each(|(out, h)| *out = *h as f32);
+    }
+
+    fn cross(&mut self, map: &LinearMap) {
+        if !map.is_identity() {
+            let bias = widened(map.bias());
+            self.hidden = product(&self.hidden, &map.matrix());
+            self.hidden.chunks_exact_mut(bias.len()).for_each(|row| add(row, &bias));
         }
     }
 

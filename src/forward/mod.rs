@@ -4,6 +4,7 @@
 //! - `pass`: the arithmetic, in half-steps (attention, MLP). It reads like the paper, and never asks what
 //!   a plan is called: a corrupted pass of k blocks runs k blocks.
 //! - `modify`: what a plan's modifiers do at the sites inside a block; [`References`]: the numbers they take.
+//! - [`Bridges`]: the linear shortcuts of a plan, by their names; `bridge_file`: as safetensors files.
 //! - `saved`: activations as safetensors files.
 //! - `watch`: activations as they pass ([`Seen`]); without a watcher nothing is copied.
 //! - `exact`: the same in f64 and plain Rust ([`Precision::F64`]), for settling arguments.
@@ -15,6 +16,8 @@
 //! neither on the batch nor on the threads. What the numbers mean is left to [`crate::measure`].
 
 mod batch;
+mod bridge_file;
+mod bridges;
 mod cache;
 mod chunk;
 mod error;
@@ -36,6 +39,8 @@ mod watch;
 mod workspace;
 
 pub use batch::Batch;
+pub use bridge_file::Fitted;
+pub use bridges::{Bridges, LinearMap, LinearMapError, Shortcuts};
 pub use cache::Cache;
 pub(crate) use chunk::{Chunk, shares};
 pub use error::ForwardError;
@@ -46,6 +51,8 @@ pub use precision::{NUMERICS_VERSION, Precision};
 pub use references::{Activations, References, site_width};
 pub use sampling::Sampling;
 pub use saved::{Provenance, SavedError};
+#[cfg(feature = "fit")]
+pub(crate) use session::plain_threads;
 pub use session::{Session, SessionOptions, Target};
 pub use taps::{End, Tap, TapError};
 pub use watch::Seen;

@@ -5,10 +5,12 @@
 //! block : h ← h + c_proj(attention(c_attn(ln_1(h))))      the attention half
 //!         h ← h + c_proj(gelu(c_fc(ln_2(h))))             the MLP half
 //! group : h ← mean over the branches of branch(h)
+//! bridge: h ← h · A + b
 //! logits = ln_f(h) · wteᵀ
 //! ```
 
 use super::batch::Batch;
+use super::bridges::{Bridges, LinearMap};
 use super::cache::Cache;
 use super::modify::{Changes, View};
 use super::references::References;
@@ -16,7 +18,7 @@ use super::session::{Taps, Target};
 use super::watch::Watch;
 use super::workspace::Workspace;
 use crate::model::{Config, LayerNorm, Model, Parameters};
-use crate::plan::{Execution, Part, Site, Step};
+use crate::plan::{Bridge, Execution, Part, Site, Step};
 use lesion_kernels::{Against, Candidate, Columns, Epilogue, Floats, HeadShape, Kernels, KvSpan, KvStore, RowScore};
 use std::ops::Range;
 
@@ -34,6 +36,7 @@ pub(super) type Tap<'a> = &'a mut (dyn FnMut(Residual<'_>) + Send);
 
 /// Nothing has a name.
 pub(super) static NONE: References = References::NONE;
+pub(super) static NO_BRIDGES: Bridges = Bridges::NONE;
 
 /// A forward pass under way.
 pub(super) struct Pass<'a, 'k, 'p> {
@@ -44,6 +47,8 @@ pub(super) struct Pass<'a, 'k, 'p> {
     pub(super) work: &'a mut Workspace,
     /// What modifiers find by name in sequences that have nothing of their own.
     references: &'a References,
+    /// What bridges find.
+    bridges: &'a Bridges,
     /// Stores of the attentions still to come, in the order of execution; without a cache all share the workspace's.
     stores: Option<std::slice::IterMut<'a, KvStore>>,
     pub(super) watch: Option<Watch<'a>>,
@@ -66,13 +71,14 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         work.occurrences.resize(config.n_layer, 0);
         let stores = cache.map(|cache| cache.stores.iter_mut());
         let parameters = model.parameters();
-        Pass { kernels, config, parameters, batch, work, references: &NONE, stores, watch: None, executions: 0 }
+        let (references, bridges) = (&NONE, &NO_BRIDGES);
+        Pass { kernels, config, parameters, batch, work, references, bridges, stores, watch: None, executions: 0 }
     }
 
     /// Leaves the final residual stream in the workspace.
-    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, taps: Taps<'a>) {
+    pub(super) fn run(&mut self, steps: &[Step], references: &'a References, bridges: &'a Bridges, taps: Taps<'a>) {
         let Taps { residual: mut tap, watch } = taps;
-        (self.references, self.watch) = (references, watch);
+        (self.references, self.bridges, self.watch) = (references, bridges, watch);
         self.embed();
         self.tap(&mut tap, 0);
         for (k, step) in steps.iter().enumerate() {
@@ -107,7 +113,24 @@ impl<'a, 'k, 'p> Pass<'a, 'k, 'p> {
         match step {
             Step::Block(execution) => self.execute(execution),
             Step::Group(branches) => self.group(branches, depth),
+            Step::Bridge(bridge) => self.bridge(bridge),
         }
+    }
+
+    fn bridge(&mut self, bridge: &Bridge) {
+        let bridges = self.bridges;
+        self.cross(bridges.find(bridge).expect("bridges are checked"));
+    }
+
+    /// `h ← h · A + b`
+    pub(super) fn cross(&mut self, map: &LinearMap) {
+        if map.is_identity() {
+            return;
+        }
+        let Workspace { hidden, normal, .. } = &mut *self.work;
+        normal.resize(hidden.len());
+        self.kernels.gemm_f32(hidden, map.matrix(), Epilogue::Bias(map.bias()), normal);
+        std::mem::swap(hidden, normal);
     }
 
     fn execute(&mut self, execution: &Execution) {

@@ -8,10 +8,11 @@
 
 use super::batch::Batch;
 use super::chunk::Chunk;
+use super::error::ForwardError;
 use super::modify::{Changes, View};
 use super::pass::Pass;
 use super::session::Session;
-use crate::plan::{Modifier, Site};
+use crate::plan::{Bridge, Modifier, Plan, Site};
 use lesion_kernels::{Against, RowScore};
 use std::ops::Range;
 
@@ -195,6 +196,23 @@ impl Session {
         for site in Site::ALL.into_iter().filter(|site| site.is_residual()) {
             changes.apply(site, &mut View::rows(state, width, 1));
         }
+    }
+
+    /// Takes a state's rows over a bridge, which was checked.
+    ///
+    /// # Errors
+    /// If those are no whole rows.
+    pub(crate) fn cross_bridge(&mut self, bridge: &Bridge, state: &mut [f32]) -> Result<(), ForwardError> {
+        let map = self.bridges.find(bridge).cloned().expect("bridges are checked");
+        self.cross(&map, state)
+    }
+
+    /// Checks that the bridges of a plan are there, and fit the model.
+    ///
+    /// # Errors
+    /// Where they don't.
+    pub(crate) fn check_bridges(&self, plan: &Plan) -> Result<(), ForwardError> {
+        self.bridges.check(plan, self.model().config().n_embd)
     }
 
     /// Scores final states' rows, `[rows, n_embd]`, against their targets; with `against`, the first rows are references

@@ -1,6 +1,7 @@
 //! [`Session`]: a model, threads and workspace, ready to run plans.
 
 use super::batch::Batch;
+use super::bridges::{Bridges, LinearMap};
 use super::cache::Cache;
 use super::error::ForwardError;
 use super::exact;
@@ -57,6 +58,8 @@ pub struct Session {
     found: Found,
     /// What modifiers find by name in sequences that have nothing of their own.
     pub(super) references: References,
+    /// What bridges find by name.
+    pub(super) bridges: Bridges,
 }
 
 /// What passes run on.
@@ -129,6 +132,7 @@ impl Session {
             sequence: Batch::default(),
             found: Found::default(),
             references: References::NONE,
+            bridges: Bridges::NONE,
         })
     }
 
@@ -302,6 +306,31 @@ impl Session {
         Ok(&self.found.logits)
     }
 
+    /// `h · A + b` of states from anywhere, `[rows, n_embd]`, in their place.
+    ///
+    /// # Errors
+    /// [`ForwardError::States`] where they are not whole rows, [`ForwardError::MapWidth`] where the map is not as wide.
+    pub fn cross(&mut self, map: &LinearMap, states: &mut [f32]) -> Result<(), ForwardError> {
+        self.check_states(states)?;
+        let width = self.model.config().n_embd;
+        if map.width() != width {
+            return Err(ForwardError::MapWidth { map: map.width(), width });
+        }
+        let Session { model, engine, work, sequence, .. } = self;
+        match engine {
+            Engine::Kernels(team) => team.enter(|kernels| {
+                let mut pass = Pass::new(kernels, model, sequence, None, work);
+                pass.take(&[&*states]);
+                pass.cross(map);
+                states.copy_from_slice(&pass.work.hidden);
+            }),
+            Engine::Exact(pool) => {
+                pool.install(|| exact::Pass::of_states(model, sequence, states).crossed(map, states))
+            }
+        }
+        Ok(())
+    }
+
     /// What [`Session::score_top`] gives, of states from anywhere, `[targets, n_embd]`.
     ///
     /// # Errors
@@ -385,14 +414,15 @@ impl Session {
         plan.validate(&self.model.plan_shape())?;
         batch.check(self.model.config())?;
         references::check(self.model.config(), plan, batch, &self.references)?;
+        self.bridges.check(plan, self.model.config().n_embd)?;
         if let Some(cache) = &cache {
             cache.check(&self.model, self.precision(), plan, cache.tokens + batch.rows())?;
         }
-        let Session { model, engine, work, found, references, .. } = self;
+        let Session { model, engine, work, found, references, bridges, .. } = self;
         match engine {
             Engine::Kernels(team) => team.enter(|kernels| {
                 let mut pass = Pass::new(kernels, model, batch, cache, work);
-                pass.run(plan.steps(), references, taps.shortened());
+                pass.run(plan.steps(), references, bridges, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);
@@ -403,7 +433,7 @@ impl Session {
             }),
             Engine::Exact(pool) => pool.install(|| {
                 let mut pass = exact::Pass::new(model, batch, cache);
-                pass.run(plan.steps(), references, taps.shortened());
+                pass.run(plan.steps(), references, bridges, taps.shortened());
                 match wanted {
                     Wanted::Scores(targets, count) => {
                         pass.score(targets, count, &mut found.scores, &mut found.greatest);
@@ -418,7 +448,7 @@ impl Session {
 }
 
 /// As many threads as a team would have, for work that is no kernel.
-fn plain_threads(threads: usize) -> Result<rayon::ThreadPool, TeamError> {
+pub(crate) fn plain_threads(threads: usize) -> Result<rayon::ThreadPool, TeamError> {
     if !(1..=Team::MAX_THREADS).contains(&threads) {
         return Err(TeamError::Threads(threads));
     }

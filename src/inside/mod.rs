@@ -94,7 +94,7 @@ pub enum InsideError {
         site: Site,
     },
     /// There is no way from layer to layer.
-    #[error("plan {plan}: paths are traced where no layer runs twice and nothing in a group")]
+    #[error("plan {plan}: paths are traced where no layer runs twice, without groups and bridges")]
     NoPath {
         /// The plan.
         plan: Plan,

@@ -55,7 +55,7 @@ pub struct PathPatch {
 }
 
 impl PathPatch {
-    /// Paths between two prompts of equally many tokens under a plan that runs no layer twice and has no groups.
+    /// Paths between two prompts of equally many tokens under a plan that runs no layer twice and has neither groups nor bridges.
     ///
     /// # Errors
     /// Where prompts or plan are others, the receiver's layer does not run, or there is nothing before it.
@@ -234,7 +234,7 @@ impl PathPatch {
             let (before, behind) = plan.steps().split_at(end);
             let receiver = behind.first().and_then(|step| match step {
                 Step::Block(execution) => Some(execution.clone()),
-                Step::Group(_) => None,
+                Step::Group(_) | Step::Bridge(_) => None,
             });
             let receiver = receiver.map(|Execution { modifiers, .. }| {
                 let modifiers = modifiers.into_iter().filter(|modifier| modifier.site.is_in(Part::Attention)).collect();

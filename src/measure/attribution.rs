@@ -14,12 +14,13 @@
 //! - Branches of a group are averaged: the parts of each of n branches count 1/n, at every depth.
 //! - Parts are what modifiers left: a zeroed head is 0. Where an attention's output itself is changed at the position, it is
 //!   one part, instead of its heads and bias.
+//! - A bridge adds what it makes of the stream less what was there: one part.
 //! - Where the stream itself is changed (`pre`, `mid`, `post`), the difference is a part: what was there less what is.
 
 use super::MeasureError;
-use crate::forward::{Batch, Session, Target};
+use crate::forward::{Batch, Bridges, Session, Target};
 use crate::model::{Linear, Model};
-use crate::plan::{Execution, Part, Plan, Site, Step};
+use crate::plan::{Bridge, Execution, Part, Plan, Site, Step};
 use std::collections::BTreeMap;
 
 /// What is attributed: a logit, or the difference of two, behind a token of a text.
@@ -56,7 +57,7 @@ impl Attribution {
 /// One part of a logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitPart {
-    /// The execution's number among all of the plan ([`crate::plan::Placed::index`]); none of the embedding.
+    /// The execution's number among all of the plan ([`crate::plan::Placed::index`]); none of the embedding and of bridges.
     pub execution: Option<usize>,
     /// What it is of.
     pub source: LogitSource,
@@ -79,6 +80,9 @@ pub enum LogitSource {
     Mlp,
     /// What modifiers of the stream itself made of it at a site.
     Change(Site),
+    /// What a bridge made of the stream, less what was there: the bridge of this number among the plan's
+    /// ([`Plan::bridges`]).
+    Bridge(usize),
 }
 
 /// Takes a logit (or the difference of two) apart, under any plan, whose modifiers find the session's references. Sums are f64; what is summed is f32, as
@@ -111,7 +115,8 @@ pub fn attribute(
     let (direction, constant) = direction(model, answer, other);
     let embedding = embedding(model, ids[position], position);
     let embedded = LogitPart { execution: None, source: LogitSource::Embedding, value: dot(&embedding, &direction) };
-    let mut walk = Walk { model, position, seen, direction, parts: vec![embedded], executions: 0 };
+    let bridges = session.bridges();
+    let mut walk = Walk { model, bridges, position, seen, direction, parts: vec![embedded], executions: 0, crossed: 0 };
     let end = walk.sequence(plan.steps(), 1.0, embedding);
     let scale = scale(&end, model.config().layer_norm_epsilon);
     let mut parts = walk.parts;
@@ -127,6 +132,7 @@ fn is_summed(site: Site) -> bool {
 /// The way over a plan's steps, along which parts are collected.
 struct Walk<'a> {
     model: &'a Model,
+    bridges: &'a Bridges,
     position: usize,
     /// What stood at the sites, by execution; the position's row alone.
     seen: BTreeMap<(usize, Site), Vec<f64>>,
@@ -134,6 +140,8 @@ struct Walk<'a> {
     direction: Vec<f64>,
     parts: Vec<LogitPart>,
     executions: usize,
+    /// Bridges so far.
+    crossed: usize,
 }
 
 impl Walk<'_> {
@@ -151,9 +159,23 @@ impl Walk<'_> {
                     }
                     mean
                 }
+                Step::Bridge(bridge) => self.cross(bridge, weight, &state),
             }
         }
         state
+    }
+
+    fn cross(&mut self, bridge: &Bridge, weight: f64, state: &[f64]) -> Vec<f64> {
+        let map = self.bridges.get(&bridge.name).and_then(|shortcuts| shortcuts.get(bridge.from, bridge.to));
+        let map = map.expect("the pass has found it");
+        let mut end = widened(map.bias());
+        for (x, row) in state.iter().zip(map.weight().chunks_exact(end.len())) {
+            end.iter_mut().zip(row).for_each(|(end, w)| *end += x * f64::from(*w));
+        }
+        let value = weight * (dot(&end, &self.direction) - dot(state, &self.direction));
+        self.parts.push(LogitPart { execution: None, source: LogitSource::Bridge(self.crossed), value });
+        self.crossed += 1;
+        end
     }
 
     fn execute(&mut self, execution: &Execution, weight: f64, state: Vec<f64>) -> Vec<f64> {

@@ -72,6 +72,16 @@ pub enum MeasureError {
         "the plan changes positions or takes references, which belong to one text: it can't be measured on another"
     )]
     OwnText,
+    /// A lens has no map for a state.
+    #[error("step {step}: the lens has no map from {from} to {to} for the state behind it", from = from.map_or("within a layer".to_owned(), |from| from.to_string()))]
+    NoMap {
+        /// The step of the plan.
+        step: String,
+        /// The layer that would come next; none where the state lies within a layer or behind several.
+        from: Option<usize>,
+        /// The model's number of layers.
+        to: usize,
+    },
     /// So many residual states can't be compared with one another.
     #[error("{states} residual states to compare with one another: {limit} at most")]
     States {

@@ -5,8 +5,8 @@
 
 use super::MeasureError;
 use super::shift::{LOGITS, Prediction, divergence, log_softmax, prediction};
-use crate::forward::{Batch, Session};
-use crate::plan::Plan;
+use crate::forward::{Batch, LinearMap, Session, Shortcuts};
+use crate::plan::{Execution, Part, Plan, Step};
 
 /// A residual state, read as a prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +27,49 @@ pub struct LensCell {
 /// # Errors
 /// Where ids or plan do not fit the model.
 pub fn logit_lens(session: &mut Session, plan: &Plan, ids: &[u32]) -> Result<Vec<Vec<LensCell>>, MeasureError> {
+    read(session, plan, ids, &|_| Ok(None))
+}
+
+/// The same through a lens: each state goes through the map from the layer that would come next to the final state (the tuned
+/// lens of Belrose et al. 2023). The last row of the grid is read so, too, unless the last layer ran last; divergences
+/// are from what the plan itself says.
+///
+/// # Errors
+/// Where ids, plan or maps do not fit the model, or the lens has no map for a state: behind a group or an attention half there is
+/// none.
+pub fn tuned_lens(
+    session: &mut Session,
+    plan: &Plan,
+    ids: &[u32],
+    lens: &Shortcuts,
+) -> Result<Vec<Vec<LensCell>>, MeasureError> {
+    let to = session.model().config().n_layer;
+    let map = |steps: usize| {
+        let last = steps.checked_sub(1).map(|last| &plan.steps()[last]);
+        let from = match last {
+            None => Some(0),
+            Some(Step::Block(Execution { part: Part::Attention, .. }) | Step::Group(_)) => None,
+            Some(Step::Block(execution)) => Some(execution.layer + 1),
+            Some(Step::Bridge(bridge)) => Some(bridge.to),
+        };
+        let found = from.and_then(|from| lens.get(from, to));
+        match found {
+            Some(map) => Ok(Some(map.as_ref())),
+            None if from == Some(to) => Ok(None),
+            None => {
+                let step = last.map_or("embed".to_owned(), Step::to_string);
+                Err(MeasureError::NoMap { step, from, to })
+            }
+        }
+    };
+    read(session, plan, ids, &map)
+}
+
+/// The map for the state behind so many steps; none reads it as it is.
+type MapOf<'a> = dyn Fn(usize) -> Result<Option<&'a LinearMap>, MeasureError> + 'a;
+
+fn read(session: &mut Session, plan: &Plan, ids: &[u32], map: &MapOf<'_>) -> Result<Vec<Vec<LensCell>>, MeasureError> {
+    let maps = (0..=plan.steps().len()).map(map).collect::<Result<Vec<_>, _>>()?;
     let config = session.model().config();
     let (width, vocab_size) = (config.n_embd, config.vocab_size);
     let mut states: Vec<Vec<f32>> = Vec::with_capacity(plan.steps().len() + 1);
@@ -38,8 +81,12 @@ pub fn logit_lens(session: &mut Session, plan: &Plan, ids: &[u32]) -> Result<Vec
         let block = first * width..ids.len().min(first + rows) * width;
         let last = states.last().map_or(&[][..], |states| &states[block.clone()]);
         let ends: Vec<Vec<f64>> = session.unembed(last)?.chunks_exact(vocab_size).map(log_softmax).collect();
-        for (cells, states) in grid.iter_mut().zip(&states) {
-            let logits = session.unembed(&states[block.clone()])?;
+        for ((cells, states), map) in grid.iter_mut().zip(&states).zip(&maps) {
+            let mut states = states[block.clone()].to_vec();
+            if let Some(map) = map {
+                session.cross(map, &mut states)?;
+            }
+            let logits = session.unembed(&states)?;
             for ((logits, end), position) in logits.chunks_exact(vocab_size).zip(&ends).zip(first..) {
                 let here = log_softmax(logits);
                 let prediction = prediction(logits, &here, ids.get(position + 1).copied());

@@ -22,9 +22,11 @@ pub use attention::{
 pub use attribution::{Attributed, Attribution, LogitPart, LogitSource, attribute};
 pub use error::MeasureError;
 pub use geometry::{CosineMap, MAX_STATES, Similarity};
-pub use lens::{LensCell, logit_lens};
+pub use lens::{LensCell, logit_lens, tuned_lens};
 pub use loss::{LossSummary, token_losses};
 pub use number::{Number, nan_last};
 pub use seed_compat::seed_compat_loss;
 pub use shift::{Change, ChangeOrder, Prediction, Shift, shifts};
+#[cfg(feature = "fit")]
+pub(crate) use shift::{divergence, log_softmax};
 pub use windows::{Window, Windows, windowed_losses};

@@ -142,12 +142,12 @@ fn shift(position: usize, next: Option<u32>, logits: [&[f32]; 2], count: usize, 
 }
 
 /// `KL(p ‖ q)` of log-probabilities, nats.
-pub(super) fn divergence(p: &[f64], q: &[f64]) -> f64 {
+pub(crate) fn divergence(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).map(|(&p, &q)| if p == f64::NEG_INFINITY { 0.0 } else { p.exp() * (p - q) }).sum()
 }
 
 /// `ln softmax`, in f64.
-pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, |max, logit| if logit > max { logit } else { max });
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(max)).exp()).sum();
     let log_sum_exp = f64::from(max) + sum.ln();

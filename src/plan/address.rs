@@ -210,6 +210,8 @@ impl<'a> Walk<'a> {
                         self.path.pop();
                     }
                 }
+                // A step, and no execution: nothing runs that a modifier or a watcher could look into.
+                Step::Bridge(_) => {}
             }
             if numbered {
                 self.path.pop();

@@ -139,6 +139,31 @@ pub enum PlanProblem {
         /// Branches given.
         branches: usize,
     },
+    /// A bridge that ends past the model's last layer.
+    #[error("bridge end {to} of {n_layer} layers: a bridge i:j ends at {n_layer} at most, which is the final state")]
+    BridgeEnd {
+        /// The end named.
+        to: u64,
+        /// Layers of the model.
+        n_layer: usize,
+    },
+    /// A bridge `i:j` with i > j.
+    #[error("bridge {from}:{to} runs backwards: a bridge i:j leads from layer i to a later one, i ≤ j")]
+    BridgeBackwards {
+        /// The first number.
+        from: u64,
+        /// The second number.
+        to: u64,
+    },
+    /// A bridge's name that is none.
+    #[error("bridge {name:?}: names are letters, digits, `-`, `_` and `.`, 64 at most")]
+    BridgeName {
+        /// What was given.
+        name: String,
+    },
+    /// Modifiers of a bridge.
+    #[error("a bridge has no sites to change: modifiers are of layers")]
+    BridgeChanged,
     /// Modifiers that are not in their canonical order.
     #[error(
         "the modifiers of layer {layer} are not in the order of their sites, neighbouring zeros of one site as one"

@@ -5,7 +5,7 @@ use serde::de::Error as _;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Execution, Modifier, Part, Plan, Step};
+use super::{Bridge, Execution, Modifier, Part, Plan, Step};
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -40,11 +40,39 @@ impl Serialize for Step {
                 step.serialize_field("branches", branches)?;
                 step.end()
             }
+            Step::Bridge(Bridge { from, to, name, content }) => {
+                let mut step = serializer.serialize_struct("Step", 3 + usize::from(content.is_some()))?;
+                step.serialize_field("bridge", name)?;
+                step.serialize_field("from", from)?;
+                step.serialize_field("to", to)?;
+                if let Some(content) = content {
+                    step.serialize_field("content", &hex(content))?;
+                }
+                step.end()
+            }
         }
     }
 }
 
-/// The fields of either kind of step. (An untagged enum would report a misspelt field as "no variant matches".)
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 64 hexadecimal digits, in lower case as they are written.
+fn content(text: &str) -> Option<[u8; 32]> {
+    let digit = |byte: u8| (byte as char).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+    let mut content = [0; 32];
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != content.len() {
+        return None;
+    }
+    for (byte, [high, low]) in content.iter_mut().zip(pairs) {
+        *byte = (16 * digit(*high)? + digit(*low)?) as u8;
+    }
+    Some(content)
+}
+
+/// The fields of any kind of step. (An untagged enum would report a misspelt field as "no variant matches".)
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename = "Step")]
 struct Fields {
@@ -52,17 +80,48 @@ struct Fields {
     part: Option<Part>,
     modifiers: Option<Vec<Modifier>>,
     branches: Option<Vec<Vec<Step>>>,
+    bridge: Option<String>,
+    from: Option<usize>,
+    to: Option<usize>,
+    content: Option<String>,
+}
+
+impl Fields {
+    /// Those of a bridge; none where there are others, too.
+    fn bridge<E: serde::de::Error>(self) -> Result<Step, E> {
+        let Fields { layer: None, part: None, modifiers: None, branches: None, bridge: Some(name), .. } = self else {
+            return Err(E::custom("a step is one of `layer` (with `part`, `modifiers`), `branches` and `bridge`"));
+        };
+        let from = self.from.ok_or_else(|| E::missing_field("from"))?;
+        let to = self.to.ok_or_else(|| E::missing_field("to"))?;
+        let content = match self.content {
+            None => None,
+            Some(text) => {
+                Some(content(&text).ok_or_else(|| E::custom("`content` is a SHA-256: 64 hexadecimal digits"))?)
+            }
+        };
+        Ok(Step::Bridge(Bridge { from, to, name, content }))
+    }
 }
 
 impl<'de> Deserialize<'de> for Step {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Step, D::Error> {
-        match Fields::deserialize(deserializer)? {
-            Fields { layer: Some(layer), part, modifiers, branches: None } => Ok(Step::Block(Execution {
+        let fields = Fields::deserialize(deserializer)?;
+        if fields.bridge.is_some() {
+            return fields.bridge();
+        }
+        if fields.from.is_some() || fields.to.is_some() || fields.content.is_some() {
+            return Err(D::Error::custom("`from`, `to` and `content` are of a `bridge`"));
+        }
+        match fields {
+            Fields { layer: Some(layer), part, modifiers, branches: None, .. } => Ok(Step::Block(Execution {
                 layer,
                 part: part.unwrap_or(Part::Block),
                 modifiers: modifiers.unwrap_or_default(),
             })),
-            Fields { layer: None, part: None, modifiers: None, branches: Some(branches) } => Ok(Step::Group(branches)),
+            Fields { layer: None, part: None, modifiers: None, branches: Some(branches), .. } => {
+                Ok(Step::Group(branches))
+            }
             Fields { layer: None, branches: None, .. } => Err(D::Error::missing_field("layer")),
             _ => Err(D::Error::custom("a step has either `layer` (with `part`, `modifiers`) or `branches`, not both")),
         }
@@ -87,6 +146,7 @@ mod tests {
             ("7[zero h5 h3]", r#"[{"layer":7,"modifiers":[{"verb":"zero","site":"z","units":[3,5]}]}]"#),
             ("7a[zero h0]", r#"[{"layer":7,"part":"attention","modifiers":[{"verb":"zero","site":"z","units":[0]}]}]"#),
             ("(4,5|none)", r#"[{"branches":[[{"layer":4},{"layer":5}],[]]}]"#),
+            ("4,bridge(5:12,a.b-1)", r#"[{"layer":4},{"bridge":"a.b-1","from":5,"to":12}]"#),
         ] {
             let plan = plan(text);
             assert_eq!(serde_json::to_string(&plan).unwrap(), json);
@@ -128,6 +188,19 @@ mod tests {
             (r#"[{"layer":1,"modifiers":[{"verb":"mean","site":"z"}]}]"#, "mean and patch have from"),
             (r#"[{"layer":1,"modifiers":[{"verb":"zero","site":"z","positions":[2,2]}]}]"#, "no such positions"),
             (r#"[{"layer":1,"modifiers":[{"verb":"mean","site":"z","from":"a b"}]}]"#, "names are letters"),
+            (r#"[{"bridge":"fit","from":6}]"#, "missing field `to`"),
+            (r#"[{"bridge":"fit","to":6}]"#, "missing field `from`"),
+            (r#"[{"from":6,"to":7}]"#, "are of a `bridge`"),
+            (r#"[{"layer":6,"to":7}]"#, "are of a `bridge`"),
+            (r#"[{"bridge":"fit","from":6,"to":7,"layer":6}]"#, "a step is one of"),
+            (r#"[{"bridge":"fit","from":6,"to":7,"modifiers":[]}]"#, "a step is one of"),
+            (r#"[{"layer":1},{"bridge":"fit","from":7,"to":6}]"#, "steps.1: bridge 7:6 runs backwards"),
+            (r#"[{"bridge":"a b","from":6,"to":7}]"#, "names are letters"),
+            (r#"[{"bridge":"a","from":6,"to":7,"content":"0"}]"#, "64 hexadecimal digits"),
+            (
+                &format!(r#"[{{"bridge":"a","from":6,"to":7,"content":"{}"}}]"#, "AB".repeat(32)),
+                "64 hexadecimal digits",
+            ),
             (&deep, "groups nested more than 32 deep"),
             (&deeper, "recursion limit"),
             (&long, "65537 block executions: a plan holds at most 65536"),

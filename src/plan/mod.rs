@@ -14,6 +14,7 @@
 //! core   = (layer | range) [ "a" | "m" ]               whole block, attention half, MLP half
 //!        | "(" plan { "|" plan } ")"                   branches start from the same state; their updates are averaged
 //!        | "par(" range ")"                            the same, a branch a layer
+//!        | "bridge(" i ":" j "," name ")"             a fitted linear shortcut from the input of layer i to that of j
 //! range  = i ".." j | i "..=" j                        11..=0 runs downward; 8..4 is an error
 //! mod    = change [ "@" positions ]
 //! change = "zero" site                                 zero h3 h5 · zero mlp
@@ -30,13 +31,16 @@
 //!
 //! `0..12` intact · `0..8` without the last four · `0..5,6..12` without layer 5 · `0..3,3*4,4..12` layer 3 four times
 //! in all · `11..=0` reversed · `0..4,(4|5|6|7),8..12` the middle side by side · `0..4,par(4..8)*3,8..12` the same
-//! looped · `(4..8)*2` a window twice · `7a`, `7m` halves · `7[zero h3 h5]`.
+//! looped · `(4..8)*2` a window twice · `7a`, `7m` halves · `7[zero h3 h5]` · `0..6,bridge(6:11,fit),11` layers 6 to 10
+//! replaced by the linear map that is called fit.
 //!
 //! - A group of one branch is its steps, in sequence. An empty branch is written `none` and is the identity; a blank
 //!   one is an error. `i..i` is empty; `*0` is nothing.
 //! - Modifiers of a range or group apply to each execution in it, besides its own, and stand in the order of their
 //!   sites. [`Site`] has their names in TransformerLens. Heads alone are at z; a LayerNorm's scale (`ln1`, `ln2`) and a pattern can
 //!   only be taken from a reference: they are frozen.
+//! - A bridge ends at a layer that it doesn't run, or at the number of layers: `0..6,bridge(6:12,fit)` is complete. It has no
+//!   sites: nothing stands in brackets behind it.
 //! - Edits start from the intact plan and run left to right; their numbers name *layers*, and naming one that is not
 //!   there, or there twice, is an error. Their windows may be written `i..j` or `i..=j`, upward.
 //!   `repeat i xN` runs layer i N times in all; `move i j` takes layer i out and puts it in so that it ends at position
@@ -80,7 +84,7 @@ pub use cost::Cost;
 pub use error::{PlanError, PlanProblem, StepError};
 pub use family::{Family, FamilyError, FamilyProblem, MAX_FAMILY_EXECUTIONS, MAX_PLANS, Member};
 pub use modifier::{Action, Finite, Modifier, Site};
-pub use steps::{Execution, MAX_DEPTH, MAX_EXECUTIONS, Part, Plan, Step};
+pub use steps::{Bridge, Execution, MAX_DEPTH, MAX_EXECUTIONS, Part, Plan, Step};
 
 /// What a plan needs to know of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -76,6 +76,9 @@ impl<'a> Parser<'a> {
                 changes.push(self.change()?);
             }
             self.expect(']', "`]`, or `,` and another modifier")?;
+            if let Core::Bridge { .. } = core {
+                return Err(Fault::new(start..self.end, PlanProblem::BridgeChanged));
+            }
             if self.token == Token::Symbol('[') {
                 return Err(self.fault("one pair of brackets holds all modifiers: 7[zero h3, zero h5]"));
             }
@@ -113,6 +116,7 @@ impl<'a> Parser<'a> {
                 self.no_half_of_group()?;
                 Ok(Core::Parallel(range))
             }
+            Token::Word("bridge") => self.bridge(),
             Token::Word("none") => Err(self.fault("`none` stands alone: it is the plan without steps")),
             Token::Word(word) => Err(self.fault(words::unknown_item(word))),
             Token::Symbol('|' | ')') if self.depth > 0 => {
@@ -147,6 +151,38 @@ impl<'a> Parser<'a> {
         self.depth -= 1;
         self.no_half_of_group()?;
         Ok(Core::Group(branches))
+    }
+
+    /// `"bridge(" i ":" j "," name ")"`
+    fn bridge(&mut self) -> Result<Core, Fault> {
+        const FORM: &str = "bridge(6:11,name)";
+        self.advance()?;
+        self.expect('(', &format!("`(`, as in {FORM}"))?;
+        let from = self.number(&format!("the layer that it leads from, as in {FORM}"))?;
+        if matches!(self.token, Token::To | Token::ToInclusive) {
+            return Err(self.fault(format!("a bridge's ends are joined by a colon: {FORM}")));
+        }
+        self.expect(':', &format!("`:`, as in {FORM}"))?;
+        let to = self.number(&format!("the layer that it leads to, as in {FORM}"))?;
+        if from.value > to.value {
+            let (span, from, to) = (from.span.start..to.span.end, from.value, to.value);
+            return Err(Fault::new(span, PlanProblem::BridgeBackwards { from, to }));
+        }
+        if self.token != Token::Symbol(',') {
+            return Err(self.unexpected_in("`,` and the name of the map", FORM));
+        }
+        let Some((name, span)) = self.lexer.name() else {
+            self.advance()?;
+            return Err(self.unexpected("the name of a map: letters, digits, `-`, `_` and `.`, 64 at most"));
+        };
+        let name = name.to_owned();
+        self.span = span;
+        self.advance()?;
+        self.expect(')', "`)`")?;
+        if let Token::Word("a" | "m") = self.token {
+            return Err(self.fault("halves are of layers and ranges: a bridge has none"));
+        }
+        Ok(Core::Bridge { from, to, name })
     }
 
     fn no_half_of_group(&self) -> Result<(), Fault> {

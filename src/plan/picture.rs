@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use self::legend::Tally;
 use super::print::equal_run;
-use super::{Execution, Part, Plan, Step};
+use super::{Bridge, Execution, Part, Plan, Step};
 
 /// How a picture is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +52,15 @@ pub fn picture(plan: &Plan, n_layer: usize, style: PictureStyle) -> String {
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// An execution, or an equal run of them: `(7a×3` is prefix `(`, layer 7, suffix `a×3`.
+/// An execution, or an equal run of them: `(7a×3` is prefix `(`, layer 7, suffix `a×3`. A bridge has no layer, and its ends
+/// as a suffix: `6:11`.
 #[derive(Debug, Default)]
 struct Cell {
     prefix: String,
-    /// None: an empty branch.
+    /// None: an empty branch, or a bridge.
     execution: Option<Execution>,
     suffix: String,
+    bridge: bool,
     /// Executions in a row.
     times: usize,
     grouped: bool,
@@ -87,6 +89,9 @@ fn add_cells(steps: &[Step], style: PictureStyle, cells: &mut Vec<Cell>) {
                 if let Some(last) = cells.last_mut() {
                     last.suffix.push(')');
                 }
+            }
+            Step::Bridge(Bridge { from, to, .. }) => {
+                cells.push(Cell { suffix: format!("{from}:{to}"), bridge: true, ..Cell::default() });
             }
         }
         if let Some(last) = cells.last_mut()
@@ -121,6 +126,9 @@ fn columns(cells: Vec<Cell>, n_layer: usize, style: PictureStyle, moved: &mut [b
     for column in &mut columns {
         let matches = column.matches();
         let Some(cell) = &column.cell else { continue };
+        if cell.bridge {
+            column.mark.push(style.bridged());
+        }
         let Some(Execution { layer, part, .. }) = cell.execution else {
             before = None;
             continue;
@@ -294,6 +302,10 @@ impl PictureStyle {
         if self.ascii { 'x' } else { '×' }
     }
 
+    fn bridged(self) -> char {
+        if self.ascii { '=' } else { '≈' }
+    }
+
     fn hole(self) -> char {
         if self.ascii { '.' } else { '·' }
     }
@@ -363,6 +375,17 @@ plan     0  1  2  ·  4  5  6  7  8  3  9 10 11
                                     ~
 
 ~   moved           3
+",
+            ),
+            (
+                "0..6,bridge(6:11,fit),11",
+                "
+intact   0  1  2  3  4  5  6      7  8  9 10 11
+plan     0  1  2  3  4  5   6:11  ·  ·  ·  · 11
+                           ≈      ×  ×  ×  ×
+
+×   skipped         6..11
+≈   bridged         6:11 by fit
 ",
             ),
             (

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Execution, Part, Plan, Step};
+use super::{Bridge, Execution, Part, Plan, Step};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,7 +23,15 @@ impl fmt::Display for Step {
                 }
                 f.write_str(")")
             }
+            Step::Bridge(bridge) => bridge.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Bridge { from, to, name, content: _ } = self;
+        write!(f, "bridge({from}:{to},{name})")
     }
 }
 

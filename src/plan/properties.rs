@@ -43,6 +43,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = |i| Execution { layer: if up { (first.layer + i) % 12 } else { first.layer }, ..first.clone() };
         (0..len).map(|i| Step::Block(step(i))).collect::<Vec<_>>()
     });
+    let name = prop_oneof![Just("fit".to_owned()), Just("0-a.b_".to_owned())];
+    let bridge = (0..13_usize, 0..13_usize, name, 1..3_usize).prop_map(|(a, b, name, times)| {
+        vec![Step::Bridge(Bridge { from: a.min(b), to: a.max(b), name, content: None }); times]
+    });
+    let run = prop_oneof![4 => run, 1 => bridge];
     let steps = prop::collection::vec(run, 0..4).prop_map(|runs| runs.concat());
     steps.prop_recursive(3, 64, 4, |steps| {
         let group = (prop::collection::vec(steps.clone(), 2..4), 1..3_usize)
@@ -64,11 +69,17 @@ proptest! {
         let text = plan.to_string();
         let again = read(&text).unwrap();
         prop_assert_eq!(&again, &plan, "{}", text);
-        prop_assert_eq!(again.to_string(), text);
-        let json = serde_json::to_string(&plan).unwrap();
-        let back: Plan = serde_json::from_str(&json).unwrap();
-        prop_assert_eq!(serde_json::to_string(&back).unwrap(), json);
-        prop_assert_eq!(back, plan);
+        prop_assert_eq!(again.to_string(), text.as_str());
+        // What bridges hold stands in JSON alone.
+        let bound = plan.with_contents(|bridge| Ok::<_, ()>([bridge.from as u8; 32])).unwrap();
+        prop_assert_eq!(bound.to_string(), text);
+        prop_assert_eq!(bound == plan, plan.bridges().next().is_none());
+        for plan in [plan, bound] {
+            let json = serde_json::to_string(&plan).unwrap();
+            let back: Plan = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(serde_json::to_string(&back).unwrap(), json);
+            prop_assert_eq!(back, plan);
+        }
     }
 
     #[test]
@@ -81,8 +92,8 @@ proptest! {
             // The address leads there by the rule of the module, followed step by step.
             prop_assert_eq!(follow(plan.steps(), placed.address.path()), Some(placed.execution));
         }
-        let thirds: u64 = plan.executions().map(|placed| Cost::of(placed.execution.part).thirds()).sum();
-        prop_assert_eq!(plan.cost().thirds(), thirds);
+        let blocks: u64 = plan.executions().map(|placed| Cost::of(placed.execution.part).twelfths()).sum();
+        prop_assert_eq!(plan.cost().twelfths(), blocks + plan.bridges().count() as u64);
     }
 
     #[test]
@@ -164,6 +175,7 @@ fn follow<'a>(steps: &'a [Step], path: &[usize]) -> Option<&'a Execution> {
         match step {
             Step::Block(execution) => path.is_empty().then_some(execution),
             Step::Group(branches) => within(branches.get(*path.first()?)?, &path[1..]),
+            Step::Bridge(_) => None,
         }
     }
     at(steps.get(*path.first()?)?, &path[1..])
@@ -200,7 +212,7 @@ fn ten_thousand_mutated_texts() {
         "0..6,bridge(6:11,name),11[noise 0.1 pre @2..5]",
         "none",
     ];
-    const PIECES: [&str; 30] = [
+    const PIECES: [&str; 31] = [
         "(",
         ")",
         "|",
@@ -220,6 +232,7 @@ fn ten_thousand_mutated_texts() {
         "65537",
         "none",
         "par(",
+        "bridge(",
         "zero h",
         "a",
         "m",

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::error::{Fault, PlanProblem};
 use super::modifier::canonical;
 use super::syntax::{Change, Core, Expr, Item, LayerRange, Number, Sequence};
-use super::{Execution, MAX_EXECUTIONS, Modifier, Part, PlanShape, Step, edits};
+use super::{Bridge, Execution, MAX_EXECUTIONS, Modifier, Part, PlanShape, Step, edits};
 
 /// Canonical steps, within bounds.
 pub(super) fn resolve(expr: &Expr, shape: &PlanShape) -> Result<Vec<Step>, Fault> {
@@ -78,6 +78,17 @@ fn core(item: &Item, shape: &PlanShape) -> Result<Expanded, Fault> {
             };
             Ok(Expanded { steps, executions })
         }
+        Core::Bridge { from, to, name } => {
+            let bound = |number: &Number| match usize::try_from(number.value) {
+                Ok(value) if value <= shape.n_layer => Ok(value),
+                _ => {
+                    let problem = PlanProblem::BridgeEnd { to: number.value, n_layer: shape.n_layer };
+                    Err(Fault::new(number.span.clone(), problem))
+                }
+            };
+            let bridge = Bridge { from: bound(from)?, to: bound(to)?, name: name.clone(), content: None };
+            Ok(Expanded { steps: vec![Step::Bridge(bridge)], executions: 1 })
+        }
         Core::Group(branches) => match &branches[..] {
             [only] => sequence(only, shape),
             _ => {
@@ -128,6 +139,8 @@ fn modify(steps: &mut [Step], modifier: &Modifier) -> Result<(), PlanProblem> {
             Step::Group(branches) => {
                 branches.iter_mut().try_for_each(|branch| modify(branch, modifier))?;
             }
+            // Left out, the change would be less than what is written.
+            Step::Bridge(_) => return Err(PlanProblem::BridgeChanged),
         }
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! A plan as explicit steps: what the forward pass walks over. No text and no tensors here.
 
 use super::error::{PlanProblem, StepError};
-use super::modifier::canonical;
+use super::modifier::{canonical, is_name};
 use super::{Address, Cost, Modifier, PlanShape};
 
-/// Block executions that a plan holds at most (an empty branch counts as one): a bound on memory, far above any
-/// real plan. Larger ones are refused before they are expanded.
+/// Block executions that a plan holds at most (an empty branch counts as one, and so does a bridge): a bound on memory,
+/// far above any real plan. Larger ones are refused before they are expanded.
 pub const MAX_EXECUTIONS: usize = 65_536;
 
 /// How deep groups nest at most. A bound on the stack of everything that walks a plan, and low enough that a plan of
@@ -23,8 +23,9 @@ pub struct Plan {
 
 /// One step of a plan.
 ///
-/// As JSON: `{"layer":4}`, `{"layer":4,"part":"attention"}`, `{"branches":[[{"layer":4}],[{"layer":5}]]}`; with
-/// modifiers, `{"layer":7,"modifiers":[{"verb":"zero","site":"z","units":[3,5]}]}` (see [`Modifier`]).
+/// As JSON: `{"layer":4}`, `{"layer":4,"part":"attention"}`, `{"branches":[[{"layer":4}],[{"layer":5}]]}`,
+/// `{"bridge":"fit","from":6,"to":11}`; with modifiers, `{"layer":7,"modifiers":[{"verb":"zero","site":"z","units":[3,5]}]}`
+/// (see [`Modifier`]).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// A block, or half of one, runs.
@@ -32,6 +33,23 @@ pub enum Step {
     /// Branches that start from the same state and whose updates are averaged: `h ← h + mean_b(branch_b(h) − h)`.
     /// An empty branch is the identity. There are two branches or more.
     Group(Vec<Vec<Step>>),
+    /// A linear shortcut: `h ← h·A + b`, row by row.
+    Bridge(Bridge),
+}
+
+/// A linear shortcut that was fitted to lead from the residual stream before layer `from` to that before layer `to`
+/// (the model's number of layers: the final state). Its numbers are found by name when the plan runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Bridge {
+    /// The layer that would have come next.
+    pub from: usize,
+    /// The layer that comes next instead: `from` or a later one, or the number of layers.
+    pub to: usize,
+    /// What the map is called.
+    pub name: String,
+    /// SHA-256 of its numbers, once it is known which they are: keys of results hash it. A plan that was written as text
+    /// has none, and its own text says nothing of it.
+    pub content: Option<[u8; 32]>,
 }
 
 /// One execution of a block or of half of one.
@@ -120,6 +138,7 @@ impl Plan {
             steps.iter().any(|step| match step {
                 Step::Block(execution) => execution.modifiers.iter().any(is_such),
                 Step::Group(branches) => branches.iter().any(|branch| any(branch, is_such)),
+                Step::Bridge(_) => false,
             })
         }
         any(&self.steps, &is_such)
@@ -141,9 +160,46 @@ impl Plan {
         Plan::new(steps)
     }
 
+    /// Its bridges, in the order in which they are crossed.
+    pub fn bridges(&self) -> impl Iterator<Item = &Bridge> {
+        fn add<'a>(steps: &'a [Step], bridges: &mut Vec<&'a Bridge>) {
+            for step in steps {
+                match step {
+                    Step::Block(_) => {}
+                    Step::Group(branches) => branches.iter().for_each(|branch| add(branch, bridges)),
+                    Step::Bridge(bridge) => bridges.push(bridge),
+                }
+            }
+        }
+        let mut bridges = Vec::new();
+        add(&self.steps, &mut bridges);
+        bridges.into_iter()
+    }
+
+    /// The same plan with each bridge's content as `content` knows it.
+    ///
+    /// # Errors
+    /// What `content` refuses.
+    pub fn with_contents<E>(&self, content: impl Fn(&Bridge) -> Result<[u8; 32], E>) -> Result<Plan, E> {
+        fn set<E>(steps: &mut [Step], content: &dyn Fn(&Bridge) -> Result<[u8; 32], E>) -> Result<(), E> {
+            steps.iter_mut().try_for_each(|step| match step {
+                Step::Block(_) => Ok(()),
+                Step::Group(branches) => branches.iter_mut().try_for_each(|branch| set(branch, content)),
+                Step::Bridge(bridge) => {
+                    bridge.content = Some(content(bridge)?);
+                    Ok(())
+                }
+            })
+        }
+        let mut plan = self.clone();
+        set(&mut plan.steps, &content)?;
+        Ok(plan)
+    }
+
     /// What one pass over the plan costs.
     pub fn cost(&self) -> Cost {
-        self.executions().map(|placed| Cost::of(placed.execution.part)).sum()
+        let blocks: Cost = self.executions().map(|placed| Cost::of(placed.execution.part)).sum();
+        blocks + self.bridges().map(|_| Cost::BRIDGE).sum()
     }
 
     /// Checks the layers and heads that the plan names against a model.
@@ -152,7 +208,8 @@ impl Plan {
     /// or for another model may not.
     ///
     /// # Errors
-    /// The first execution whose layer or head the model does not have, with its address.
+    /// The first execution whose layer or head the model does not have, with its address; then the first bridge to or from
+    /// a layer that it doesn't have.
     pub fn validate(&self, shape: &PlanShape) -> Result<(), StepError> {
         // Addresses take memory, and every pass asks.
         if fit(&self.steps, shape) {
@@ -163,7 +220,8 @@ impl Plan {
                 return Err(StepError { address: placed.address, problem });
             }
         }
-        Ok(())
+        let mut path = Vec::new();
+        check_bridges(&self.steps, shape, &mut path, true)
     }
 
     /// For the room's own use: steps that are canonical and within bounds by construction.
@@ -187,6 +245,53 @@ impl Execution {
     }
 }
 
+impl Bridge {
+    /// Whether it could be one of some model.
+    pub(super) fn check(&self) -> Result<(), PlanProblem> {
+        if !is_name(&self.name) {
+            return Err(PlanProblem::BridgeName { name: self.name.clone() });
+        }
+        match self.from <= self.to {
+            true => Ok(()),
+            false => Err(PlanProblem::BridgeBackwards { from: self.from as u64, to: self.to as u64 }),
+        }
+    }
+
+    fn fits(&self, shape: &PlanShape) -> Result<(), PlanProblem> {
+        match self.to <= shape.n_layer {
+            true => Ok(()),
+            false => Err(PlanProblem::BridgeEnd { to: self.to as u64, n_layer: shape.n_layer }),
+        }
+    }
+}
+
+/// The first bridge that does not fit a model. `path`: the address of the sequence.
+fn check_bridges(steps: &[Step], shape: &PlanShape, path: &mut Vec<usize>, top: bool) -> Result<(), StepError> {
+    for (index, step) in steps.iter().enumerate() {
+        let numbered = top || steps.len() > 1;
+        if numbered {
+            path.push(index);
+        }
+        match step {
+            Step::Block(_) => {}
+            Step::Bridge(bridge) => {
+                bridge.fits(shape).map_err(|problem| StepError { address: Address::new(path.clone()), problem })?;
+            }
+            Step::Group(branches) => {
+                for (branch, steps) in branches.iter().enumerate() {
+                    path.push(branch);
+                    check_bridges(steps, shape, path, false)?;
+                    path.pop();
+                }
+            }
+        }
+        if numbered {
+            path.pop();
+        }
+    }
+    Ok(())
+}
+
 /// Adds changes to the executions in `steps`, which are numbered from `first` on; the number behind them.
 fn modify(steps: &mut [Step], first: usize, added: &[(usize, Modifier)]) -> usize {
     steps.iter_mut().fold(first, |index, step| match step {
@@ -198,6 +303,7 @@ fn modify(steps: &mut [Step], first: usize, added: &[(usize, Modifier)]) -> usiz
             index + 1
         }
         Step::Group(branches) => branches.iter_mut().fold(index, |index, branch| modify(branch, index, added)),
+        Step::Bridge(_) => index,
     })
 }
 
@@ -205,6 +311,7 @@ fn fit(steps: &[Step], shape: &PlanShape) -> bool {
     steps.iter().all(|step| match step {
         Step::Block(execution) => execution.fits(shape).is_ok(),
         Step::Group(branches) => branches.iter().all(|branch| fit(branch, shape)),
+        Step::Bridge(bridge) => bridge.fits(shape).is_ok(),
     })
 }
 
@@ -221,6 +328,10 @@ fn check_sequence(steps: &[Step], path: &mut Vec<usize>, depth: usize) -> Result
         match step {
             Step::Block(execution) => {
                 execution.check().map_err(fault)?;
+                executions += 1;
+            }
+            Step::Bridge(bridge) => {
+                bridge.check().map_err(fault)?;
                 executions += 1;
             }
             Step::Group(_) if depth == MAX_DEPTH => return Err(fault(PlanProblem::TooDeep)),

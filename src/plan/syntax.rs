@@ -31,6 +31,11 @@ pub(super) enum Core {
     /// One branch or more; one branch is a plain group.
     Group(Vec<Sequence>),
     Parallel(LayerRange),
+    Bridge {
+        from: Number,
+        to: Number,
+        name: String,
+    },
 }
 
 /// `zero h3 h5 @2..5`

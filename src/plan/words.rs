@@ -52,7 +52,7 @@ pub(super) fn unknown_edit(word: &str) -> String {
     };
     let known = EDITS.map(|(_, word, _)| word);
     let mut message = format!("unknown edit `{}`: ", clip(word));
-    match hint.or_else(|| did_you_mean(&lower, &[&known[..], &["none", "par"]].concat())) {
+    match hint.or_else(|| did_you_mean(&lower, &[&known[..], &["none", "par", "bridge"]].concat())) {
         Some(hint) => message.push_str(&hint),
         None => {
             let _ = write!(message, "the edits are {}", known.join(", "));
@@ -65,13 +65,15 @@ pub(super) fn unknown_edit(word: &str) -> String {
 pub(super) fn unknown_item(word: &str) -> String {
     let lower = word.to_ascii_lowercase();
     let hint = match lower.as_str() {
-        "bridge" => Some("this version has no bridges".to_owned()),
+        "shortcut" | "skip-to" => Some("a linear shortcut is written bridge(6:11,name)".to_owned()),
         verb if edit(verb).is_some() => {
             Some("an expression is either a plan or edits, and edits are joined by `;`".to_owned())
         }
-        _ => did_you_mean(&lower, &["none", "par"]),
+        _ => did_you_mean(&lower, &["none", "par", "bridge"]),
     };
-    let hint = hint.unwrap_or_else(|| "an item is a layer (5), a range (0..5), a group (4|5) or par(4..8)".to_owned());
+    let hint = hint.unwrap_or_else(|| {
+        "an item is a layer (5), a range (0..5), a group (4|5), par(4..8) or bridge(6:11,name)".to_owned()
+    });
     format!("unknown verb `{}`: {hint}", clip(word))
 }
 
@@ -165,6 +167,6 @@ mod tests {
         assert!(unknown_modifier("zeor").contains("`zero`?"));
         assert!(unknown_modifier("xyzzy").contains("the modifiers are zero, mean"));
         assert!(unknown_modifier("freeze").contains("`patch`"));
-        assert!(unknown_item("bridge").contains("no bridges"));
+        assert!(unknown_item("brigde").contains("`bridge`?"));
     }
 }

@@ -91,6 +91,12 @@ pub enum StoreError {
         /// What there is, where that is a short list.
         known: Option<String>,
     },
+    /// A plan with a bridge of unknown content: a key of its results would stand for any content.
+    #[error("plan {plan}: what its bridges hold is not known; forward::Bridges::bind says it")]
+    Unbound {
+        /// The plan.
+        plan: String,
+    },
     /// What was asked can't be meant.
     #[error("{0}")]
     Query(String),
@@ -132,7 +138,10 @@ impl StoreError {
                 StoreErrorKind::Missing
             }
             StoreError::Newer { .. } | StoreError::Other { .. } | StoreError::Damaged { .. } => StoreErrorKind::BadFile,
-            StoreError::Taken { .. } | StoreError::Unknown { .. } | StoreError::Query(_) => StoreErrorKind::Usage,
+            StoreError::Taken { .. }
+            | StoreError::Unbound { .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Query(_) => StoreErrorKind::Usage,
             StoreError::Export { .. } => StoreErrorKind::Missing,
         }
     }

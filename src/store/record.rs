@@ -116,6 +116,15 @@ pub struct Recorder {
     began: Instant,
 }
 
+/// Keys hash what bridges hold: a plan that doesn't say it has none.
+fn check_bound(plans: &[Plan]) -> Result<(), StoreError> {
+    let unbound = |plan: &&Plan| plan.bridges().any(|bridge| bridge.content.is_none());
+    match plans.iter().find(unbound) {
+        Some(plan) => Err(StoreError::Unbound { plan: plan.to_string() }),
+        None => Ok(()),
+    }
+}
+
 /// An example that results are expected of.
 struct UnderWay {
     example: Example,
@@ -128,7 +137,7 @@ impl Recorder {
     /// Begins an observation: `plans` are numbered as rows will number them.
     ///
     /// # Errors
-    /// Where the store can't be written to, or the experiment's name is another's.
+    /// Where the store can't be written to, the experiment's name is another's, or a plan's bridge has no content.
     pub fn begin(
         store: Store,
         setting: &Setting,
@@ -137,6 +146,7 @@ impl Recorder {
         observation: &NewObservation<'_>,
         experiment: Option<&NewExperiment<'_>>,
     ) -> Result<Recorder, StoreError> {
+        check_bound(plans)?;
         let failed = store.failed("write to");
         let transaction = store.write()?;
         let setting_id = setting_id(&transaction, setting).map_err(&failed)?;
@@ -184,8 +194,9 @@ impl Recorder {
     /// Goes on with other plans, of no experiment: what was expected of the old ones is committed and forgotten.
     ///
     /// # Errors
-    /// Where the store can't be written to.
+    /// Where the store can't be written to, or a plan's bridge has no content.
     pub fn set_plans(&mut self, plans: &[Plan]) -> Result<(), StoreError> {
+        check_bound(plans)?;
         self.sync()?;
         self.examples.clear();
         let failed = self.store.failed("write to");

@@ -4,10 +4,11 @@
 use super::jobs::Work;
 use crate::forward::{Attention, Chunk, Passage, Rows};
 use crate::model::Config;
+use crate::plan::Cost;
 use std::fmt;
 
-/// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, and of an attention half all up
-/// to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
+/// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, a bridge 1/12, and of an
+/// attention half all up to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct BlockEvaluations {
     pub(super) twelfths: u64,
@@ -22,12 +23,7 @@ impl BlockEvaluations {
 
 impl fmt::Display for BlockEvaluations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let divisor = [12, 6, 4, 3, 2, 1].into_iter().find(|d| self.twelfths.is_multiple_of(*d)).unwrap_or(1);
-        match (self.twelfths / 12, self.twelfths % 12) {
-            (whole, 0) => write!(f, "{whole}"),
-            (0, part) => write!(f, "{}/{}", part / divisor, 12 / divisor),
-            (whole, part) => write!(f, "{whole} {}/{}", part / divisor, 12 / divisor),
-        }
+        Cost::of_twelfths(self.twelfths).fmt(f)
     }
 }
 
@@ -53,8 +49,12 @@ impl SweepCost {
 /// FLOP of a piece of work on a chunk, for the rows from a position on: the multiply-adds of its matrix products, two each
 /// (see [`crate::bench`]). Keys and values of the rows before, which batches make again of another state, are not counted.
 pub(super) fn job_flop(config: &Config, chunk: &Chunk, (work, start): (Work, usize)) -> u64 {
-    let Work::Pass(Passage { attention, mlp, rows, .. }) = work else { return 0 };
     let (d, inner) = (config.n_embd as u64, config.n_inner as u64);
+    let Passage { attention, mlp, rows, .. } = match work {
+        Work::Pass(passage) => passage,
+        Work::Bridge(rows) => return 2 * d * d * chunk.rows_of(rows, start) as u64,
+        Work::Mean(_) | Work::Change(_) => return 0,
+    };
     let (all, out, pairs) = match rows {
         Rows::All => (chunk.rows_from(start) as u64, chunk.rows_from(start) as u64, chunk.pairs(start)),
         Rows::Scored => (chunk.rows() as u64, chunk.scored_rows() as u64, chunk.scored_pairs()),

@@ -2,7 +2,7 @@
 //! as far as they do, so that the paths form a trie. Branches of a group are paths too, from the state in which the group
 //! begins, and share what they can with any other path; where they join, the trie becomes an acyclic graph.
 //!
-//! A node is the state behind its half-step. Its identity is the state it comes from and everything that was done: the
+//! A node is the state behind its half-step, or behind a bridge. Its identity is the state it comes from and everything that was done: the
 //! layer, the half, the modifiers (and which execution of the layer it is, where noise is drawn by it). Attention halves that
 //! differ from the heads' outputs on alone share all up to them. What modifiers do to the residual stream is a node of its own.
 //!
@@ -10,7 +10,7 @@
 //! modifiers, its own or those of its ancestors, knows the first position at which it may differ, and where the rest is: see
 //! [`Common`].
 
-use crate::plan::{Action, Execution, Modifier, Part, Plan, Site, Step};
+use crate::plan::{Action, Bridge, Execution, Modifier, Part, Plan, Site, Step};
 use std::collections::HashMap;
 
 /// The number of a node. Parents come before their children.
@@ -36,6 +36,8 @@ pub(super) enum Op {
     Change { from: NodeId, layer: usize, changed: Changed },
     /// The mean of the ends of a group's branches, in their order.
     Mean { from: Vec<NodeId> },
+    /// A linear shortcut.
+    Bridge { from: NodeId, bridge: Bridge },
 }
 
 /// Modifiers, and which execution of the layer it is, where noise is drawn by it.
@@ -44,6 +46,9 @@ pub(super) struct Changed {
     pub(super) modifiers: Vec<Modifier>,
     pub(super) occurrence: Option<usize>,
 }
+
+/// No change.
+static NOTHING: Changed = Changed { modifiers: Vec::new(), occurrence: None };
 
 impl Changed {
     /// Those modifiers that stand at such sites.
@@ -95,9 +100,11 @@ impl Op {
     pub(super) fn inputs(&self) -> Vec<NodeId> {
         match self {
             Op::Embed => Vec::new(),
-            Op::Attention { from, .. } | Op::Heads { from, .. } | Op::Mlp { from, .. } | Op::Change { from, .. } => {
-                vec![*from]
-            }
+            Op::Attention { from, .. }
+            | Op::Heads { from, .. }
+            | Op::Mlp { from, .. }
+            | Op::Change { from, .. }
+            | Op::Bridge { from, .. } => vec![*from],
             Op::Projection { from, heads, .. } => vec![*from, *heads],
             Op::Mean { from } => from.clone(),
         }
@@ -106,6 +113,7 @@ impl Op {
     /// The same with other inputs and changes, where it is a half-step of one state.
     fn of(&self, from: NodeId, changed: Changed) -> Option<Op> {
         match *self {
+            Op::Bridge { ref bridge, .. } => Some(Op::Bridge { from, bridge: bridge.clone() }),
             Op::Attention { layer, .. } => Some(Op::Attention { from, layer, changed }),
             Op::Mlp { layer, .. } => Some(Op::Mlp { from, layer, changed }),
             Op::Change { layer, .. } => Some(Op::Change { from, layer, changed }),
@@ -121,6 +129,7 @@ impl Op {
             | Op::Projection { changed, .. }
             | Op::Mlp { changed, .. }
             | Op::Change { changed, .. } => Some(changed),
+            Op::Bridge { .. } => Some(&NOTHING),
             Op::Embed | Op::Mean { .. } => None,
         }
     }
@@ -130,7 +139,7 @@ impl Op {
         match self {
             Op::Embed | Op::Mean { .. } | Op::Change { .. } => 0,
             Op::Heads { .. } => 3,
-            Op::Projection { .. } => 1,
+            Op::Projection { .. } | Op::Bridge { .. } => 1,
             Op::Attention { .. } => 4,
             Op::Mlp { .. } => 8,
         }
@@ -208,6 +217,7 @@ impl Builder {
                 let ends = branches.iter().map(|branch| self.sequence(from, branch)).collect();
                 self.node(Op::Mean { from: ends })
             }
+            Step::Bridge(bridge) => self.node(Op::Bridge { from, bridge: bridge.clone() }),
         })
     }
 
@@ -301,6 +311,7 @@ fn share_heads(nodes: Vec<Op>, common: Vec<Option<Common>>, ends: Vec<NodeId>) -
             Op::Mlp { from, layer, changed } => Op::Mlp { from: name(&from), layer, changed },
             Op::Change { from, layer, changed } => Op::Change { from: name(&from), layer, changed },
             Op::Mean { from } => Op::Mean { from: from.iter().map(name).collect() },
+            Op::Bridge { from, bridge } => Op::Bridge { from: name(&from), bridge },
             Op::Heads { .. } | Op::Projection { .. } => unreachable!("only made here"),
         };
         let common = common.map(|common| Common { with: name(&common.with), ..common });
@@ -372,8 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn bridges_share_what_lies_before_them_and_behind() {
+        let bridged = ["0..6,bridge(6:11,fit),11", "0..6,bridge(6:11,fit)", "0..6,bridge(6:11,other),11"];
+        // Six blocks, two bridges, and layer 11 behind each.
+        assert_eq!(graph(&bridged).twelfths(), 6 * 12 + 2 + 2 * 12);
+        let graph = graph(&bridged);
+        assert_eq!(graph.nodes.iter().filter(|op| matches!(op, Op::Bridge { .. })).count(), 2);
+    }
+
+    #[test]
     fn parents_come_first() {
-        let graph = graph(&["0..12", "0..4,((4|5),6|7a),8..12", "0..5,5[zero h1],6..12", "0..5,5[zero h2 h3],6..12"]);
+        let graph = graph(&[
+            "0..2,bridge(2:4,fit),5",
+            "0..12",
+            "0..4,((4|5),6|7a),8..12",
+            "0..5,5[zero h1],6..12",
+            "0..5,5[zero h2 h3],6..12",
+        ]);
         for (id, op) in graph.nodes.iter().enumerate() {
             assert!(op.inputs().iter().all(|&input| (input as usize) < id), "{op:?}");
         }

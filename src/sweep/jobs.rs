@@ -6,6 +6,7 @@
 
 use super::graph::{Changed, Common, Graph, NodeId, Op, ROOT};
 use crate::forward::{Attention, Passage, Rows};
+use crate::plan::Bridge;
 
 /// What a job does: jobs of equal work may run together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +17,8 @@ pub(super) enum Work {
     Mean(Rows),
     /// What modifiers do to the residual stream.
     Change(Rows),
+    /// A linear shortcut.
+    Bridge(Rows),
 }
 
 /// A unit of work: what a state, or several, become.
@@ -32,6 +35,8 @@ pub(super) struct Job {
     pub(super) layer: usize,
     /// What changes.
     pub(super) changed: Changed,
+    /// The shortcut.
+    pub(super) bridge: Option<Bridge>,
     /// What it gives.
     pub(super) to: NodeId,
     /// The first position whose rows it gives; of scored rows alone it gives all.
@@ -170,13 +175,16 @@ impl Jobs {
                 }
                 Op::Change { from, layer, changed } => (Work::Change(rows), vec![*from], None, *layer, changed.clone()),
                 Op::Mean { from } => (Work::Mean(rows), from.clone(), None, 0, Changed::default()),
+                Op::Bridge { from, .. } => (Work::Bridge(rows), vec![*from], None, 0, Changed::default()),
                 Op::Embed => unreachable!("only the root is an embedding"),
             };
             let changed = before.map_or(changed, |(_, both)| both.clone());
             let start = jobs.starts[id];
             let bases = jobs.bases_of(work, start, &from);
             let stored = !consumers[id].is_empty() || is_base[id];
-            jobs.push(Job { work, from, bases, heads, layer, changed, to: id as NodeId, start, stored, depth: 0 });
+            let bridge = if let Op::Bridge { bridge, .. } = op { Some(bridge.clone()) } else { None };
+            let to = id as NodeId;
+            jobs.push(Job { work, from, bases, heads, layer, changed, bridge, to, start, stored, depth: 0 });
         }
         jobs.bases = jobs.jobs.iter().flat_map(|job| &job.bases).copied().collect();
         jobs.bases.sort_unstable();
@@ -188,7 +196,9 @@ impl Jobs {
     fn bases_of(&self, work: Work, start: usize, from: &[NodeId]) -> Vec<NodeId> {
         let all = match work {
             Work::Pass(Passage { attention: Attention::Whole | Attention::ToHeads, .. }) => true,
-            Work::Pass(Passage { rows, .. }) | Work::Mean(rows) | Work::Change(rows) => rows == Rows::Scored,
+            Work::Pass(Passage { rows, .. }) | Work::Mean(rows) | Work::Change(rows) | Work::Bridge(rows) => {
+                rows == Rows::Scored
+            }
         };
         let needed = |node: &&NodeId| all || start < self.starts[**node as usize];
         from.iter().filter(needed).filter_map(|&node| Some(self.common[node as usize]?.with)).collect()

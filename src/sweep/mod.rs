@@ -197,7 +197,7 @@ impl Sweep {
 
     /// What they cost on each example. (An intact model that is only compared with is part of the shared cost.)
     pub fn cost(&self) -> SweepCost {
-        let naive = self.plans.iter().map(|plan| 4 * plan.cost().thirds()).sum();
+        let naive = self.plans.iter().map(|plan| plan.cost().twelfths()).sum();
         SweepCost {
             shared: BlockEvaluations { twelfths: self.graph.twelfths() },
             naive: BlockEvaluations { twelfths: naive },
@@ -267,6 +267,9 @@ impl Sweep {
         let exact = session.precision() == Precision::F64;
         if exact && self.options.divergence {
             return Err(SweepError::NoDivergence);
+        }
+        for plan in &self.plans {
+            session.check_bridges(plan)?;
         }
         let chunk_rows = if exact { 1 } else { self.chunk_rows(session) };
         let mut memory = Memory::default();
@@ -344,7 +347,7 @@ impl Sweep {
         for (end, &name) in self.graph.ends.iter().zip(names) {
             plans_at.entry(*end).or_default().push(name);
         }
-        let taken = taken + self.schedule_bytes();
+        let taken = taken + self.schedule_bytes() + session.bridges().bytes();
         let left = self.options.memory.saturating_sub(taken);
         let scheduled = |jobs: &Jobs| {
             let plan = self.memory_plan(jobs, session, &chunk, left);

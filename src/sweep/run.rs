@@ -119,6 +119,7 @@ impl<'a> Run<'a> {
                 match batch.work {
                     Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
                     Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
+                    Work::Bridge(rows) => jobs.iter().for_each(|job| self.bridge(job, rows)),
                     Work::Pass(_) => self.pass(batch.work, jobs),
                 }
                 let config = self.session.model().config();
@@ -199,6 +200,14 @@ impl<'a> Run<'a> {
     fn change(&mut self, job: &Job, rows: Rows) {
         let mut state = self.rows_of(job.from[0], rows, job.start).concat();
         self.session.change_state(self.chunk, (rows, job.start), job.layer, changed(job), &mut state);
+        self.keep(job, &state);
+    }
+
+    /// A state behind a bridge.
+    fn bridge(&mut self, job: &Job, rows: Rows) {
+        let Some(bridge) = &job.bridge else { return };
+        let mut state = self.rows_of(job.from[0], rows, job.start).concat();
+        self.session.cross_bridge(bridge, &mut state).expect("a state is whole rows");
         self.keep(job, &state);
     }
 

@@ -1,7 +1,7 @@
 //! In which order the half-steps of a [`Graph`] run, and which of them together: decided beforehand, on paper, so that
 //! the memory that states take is known before any is computed, and kept.
 //!
-//! Work is done in *jobs*: a node, or an attention half with the MLP half behind it where nothing else needs what lies
+//! Work is done in *jobs*: a node (a half-step, a bridge), or an attention half with the MLP half behind it where nothing else needs what lies
 //! between. Jobs of one kind (layer, halves, rows) may run as one batch, whatever plans they belong to. The order is greedy:
 //!
 //! - the deepest full batch first, which soon frees memory;
@@ -204,7 +204,7 @@ impl<'a> Planner<'a> {
     /// How many jobs of this work a batch may hold.
     fn capacity(&self, work: Work) -> usize {
         let rows = match work {
-            Work::Mean(_) | Work::Change(_) => return 1,
+            Work::Mean(_) | Work::Change(_) | Work::Bridge(_) => return 1,
             Work::Pass(Passage { attention: Attention::Whole | Attention::ToHeads, .. }) => self.size.all,
             Work::Pass(Passage { rows: Rows::All, .. }) => self.size.all,
             Work::Pass(Passage { rows: Rows::Scored, .. }) => self.size.scored,

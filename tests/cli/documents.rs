@@ -36,6 +36,8 @@ fn the_examples_of_every_help_page_run() {
         "attribute",
         "attention",
         "similarity",
+        "bridge fit",
+        "bridge tune",
         "chat",
         "patch",
         "trace",

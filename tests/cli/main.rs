@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cli")]
 
+mod bridge;
 mod chat;
 mod complete;
 mod documents;

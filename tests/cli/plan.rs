@@ -34,7 +34,7 @@ fn the_model_sets_the_range() {
         ("8..4", &["backwards", "8..=4"]),
         ("7[zero h8]", &["head 8 of 8", "h0..=h7"]),
         ("7[nois 0.1 pre]", &["noise", "^^^^"]),
-        ("bridge(2:5,x)", &["bridge"]),
+        ("bridge(2:13,x)", &["bridge end 13 of 12"]),
         ("skip 12", &["12"]),
         ("0..8,", &["^"]),
         ("5*99999999999999999999", &["^"]),

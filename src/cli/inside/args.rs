@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use lesion::plan::Site;
 
 use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::bridges::BridgeArgs;
 use crate::cli::sweep::args::MemoryArgs;
 
 /// Patch activations of a clean run into a corrupted one, layer by position or by head: what brings the answer back?
@@ -57,6 +58,8 @@ pub(crate) struct Patch {
     /// Patch the corrupted run's activations into the clean one
     #[arg(long)]
     pub(crate) reverse: bool,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
@@ -109,6 +112,8 @@ pub(crate) struct Trace {
     /// The plan, in which no layer runs twice (see `lesion plan --help`) [default: the intact model]
     #[arg(long, value_name = "PLAN")]
     pub(crate) plan: Option<String>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]

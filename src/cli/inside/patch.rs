@@ -99,6 +99,7 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
     let names = Names::new(&model, &pair.clean.0);
     let grid = grid.map_err(|error| told_tokens(inside_failure(&error), &pair, &names))?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(args.bridges.read(&model)?);
     let found = grid.run(&mut session, &pair.metric, limits(&args.memory)?).map_err(|error| inside_failure(&error))?;
     model::check_unchanged(&model, args.model.read())?;
     signals::check()?;

@@ -105,6 +105,7 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
     };
     let names = Names::new(&model, &input);
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(args.bridges.read(&model)?);
     let found = trace.run(&mut session, limits(&args.memory)?).map_err(|error| inside_failure(&error))?;
     model::check_unchanged(&model, args.model.read())?;
     signals::check()?;

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use lesion::measure::ChangeOrder;
 
 use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs, positive};
+use crate::cli::bridges::BridgeArgs;
 use crate::cli::references::ReferenceArgs;
 use crate::cli::sweep::args::MemorySize;
 
@@ -67,7 +68,8 @@ impl By {
 A cell is the likeliest token behind a step, in each place of the text, on the residual state there through the final \
 LayerNorm (with the row's own statistics) and the unembedding; the bolder its colour, the likelier. The last row is what the plan says. \
 With --json: an object for each cell, with probability, entropy, the loss and rank of the token that comes next, and the \
-divergence from the last row.
+divergence from the last row. With --tuned each state goes through the map of its layer first: behind layer l that from l + 1 \
+to the end.
 
 Examples:
   lesion lens 'The capital of Spain is'
@@ -81,6 +83,9 @@ pub(crate) struct Lens {
     /// Only the last N places of the text
     #[arg(long, value_name = "N")]
     pub(crate) last: Option<u32>,
+    /// Read states through the maps of a tuned lens, a file of `lesion bridge tune` or of `lesion bridge fit --to-end`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tuned: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) references: ReferenceArgs,
     #[command(flatten)]
@@ -239,6 +244,8 @@ pub(crate) struct Cache {
     /// Bytes that activations may take, such as 4GB [default: a quarter of the memory]
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<MemorySize>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
     #[command(flatten)]
     pub(crate) references: ReferenceArgs,
     #[command(flatten)]

@@ -73,7 +73,8 @@ pub(crate) fn run(args: &Attention) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let picture = Picture::wanted(&args.output, plans.len())?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
@@ -83,6 +84,7 @@ pub(crate) fn run(args: &Attention) -> Result<Exit> {
             .with_help("--layer and --head say which"));
     }
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let seen = Looked { args, names: Names::new(&model, &input), input: &input, model: &model };
     for (number, plan) in plans.iter().enumerate() {

@@ -45,6 +45,8 @@ struct PartRecord {
     address: Option<String>,
     layer: Option<usize>,
     occurrence: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bridge: Option<String>,
     value: Number,
 }
 
@@ -54,13 +56,15 @@ pub(crate) fn run(args: &Attribute) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let picture = Picture::wanted(&args.output, plans.len())?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let asked = asked(args, &model, &input)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
@@ -140,6 +144,7 @@ fn record<'a>(
 ) -> AttributionRecord<'a> {
     let Attributed { position, answer, other } = asked;
     let ran = Ran::all(&plan.plan);
+    let bridges: Vec<_> = plan.plan.bridges().collect();
     let part = |part: &LogitPart| {
         let (source, head, site) = match part.source {
             LogitSource::Embedding => ("embedding", None, None),
@@ -148,6 +153,7 @@ fn record<'a>(
             LogitSource::Attention => ("attention", None, None),
             LogitSource::Mlp => ("mlp", None, None),
             LogitSource::Change(site) => ("change", None, Some(site.word())),
+            LogitSource::Bridge(_) => ("bridge", None, None),
         };
         let ran = part.execution.map(|execution| &ran[execution]);
         PartRecord {
@@ -157,6 +163,11 @@ fn record<'a>(
             address: ran.map(|ran| ran.address.clone()),
             layer: ran.map(|ran| ran.layer),
             occurrence: ran.map(|ran| ran.occurrence),
+            bridge: if let LogitSource::Bridge(number) = part.source {
+                Some(bridges[number].to_string())
+            } else {
+                None
+            },
             value: Number(part.value),
         }
     };
@@ -189,6 +200,7 @@ fn bars(
     names: &Names<'_>,
 ) -> Plot {
     let ran = Ran::all(&plan.plan);
+    let bridges: Vec<_> = plan.plan.bridges().collect();
     let label = |part: &LogitPart| {
         let what = match part.source {
             LogitSource::Embedding => "embed".to_owned(),
@@ -197,6 +209,7 @@ fn bars(
             LogitSource::Attention => "attn".to_owned(),
             LogitSource::Mlp => "mlp".to_owned(),
             LogitSource::Change(site) => format!("change of {}", site.word()),
+            LogitSource::Bridge(number) => bridges[number].to_string(),
         };
         part.execution.map_or(what.clone(), |execution| format!("{} {what}", ran[execution].label))
     };

@@ -10,6 +10,7 @@ use lesion::plan::{ExecutionName, Plan, Site};
 
 use super::args::Cache;
 use super::not_empty;
+use crate::cli::bridges::bound;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::model::shown_path;
 use crate::cli::output::{note, size};
@@ -30,8 +31,9 @@ pub(crate) fn run(args: &Cache) -> Result<Exit> {
     }
     let model = model::open(&args.model)?;
     let (config, shape) = (model.config(), model.plan_shape());
+    let bridges = args.bridges.read(&model)?;
     let plan = match parsed.first() {
-        Some(parsed) => resolve::plan(parsed, &shape)?,
+        Some(parsed) => bound(&resolve::plan(parsed, &shape)?, &bridges)?,
         None => Plan::intact(shape.n_layer),
     };
     let wanted = wanted(&args.site, &plan, config.n_layer)?;
@@ -58,6 +60,7 @@ pub(crate) fn run(args: &Cache) -> Result<Exit> {
     }
     within_memory(args, config, &wanted, tokens)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let mut all: Option<Activations> = None;
     for input in &inputs {

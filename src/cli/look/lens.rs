@@ -1,6 +1,7 @@
 //! `lesion lens`: the grid of steps and places with the likeliest token in each cell.
 
-use lesion::measure::{LensCell, Number, logit_lens};
+use lesion::forward::Shortcuts;
+use lesion::measure::{LensCell, Number, logit_lens, tuned_lens};
 use lesion::plan::Step;
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use super::tokens::PredictionRecord;
 use super::{Names, not_empty};
 use crate::cli::failure::{Exit, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION};
+use crate::cli::references::saved_failure;
 use crate::cli::resolve::{self, Input, NamedPlan};
 use crate::cli::{measure_failure, model, signals};
 
@@ -22,6 +24,8 @@ struct LensRecord<'a> {
     schema_version: u32,
     model: &'a str,
     plan: &'a str,
+    /// `logit`, or `tuned`: through the maps of a file.
+    lens: &'static str,
     /// Steps of the plan that have run: 0 is the embedding.
     steps: usize,
     /// The step that ran last.
@@ -43,16 +47,24 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
+    let tuned = args.tuned.as_ref().map(|path| Shortcuts::read(path).map_err(|error| saved_failure(&error)));
+    let tuned = tuned.transpose()?.map(|(shortcuts, _)| shortcuts);
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     let first = args.last.map_or(0, |last| input.ids.len().saturating_sub(last as usize));
     for (number, plan) in plans.iter().enumerate() {
-        let grid = logit_lens(&mut session, &plan.plan, &input.ids).map_err(|error| measure_failure(&error))?;
+        let grid = match &tuned {
+            Some(tuned) => tuned_lens(&mut session, &plan.plan, &input.ids, tuned),
+            None => logit_lens(&mut session, &plan.plan, &input.ids),
+        };
+        let grid = grid.map_err(|error| measure_failure(&error))?;
         model::check_unchanged(&model, args.model.read())?;
         signals::check()?;
         let steps = steps(plan);
@@ -64,6 +76,7 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
                         schema_version: SCHEMA_VERSION,
                         model: model.name(),
                         plan: &plan.text,
+                        lens: if tuned.is_some() { "tuned" } else { "logit" },
                         steps: run,
                         step,
                         position,
@@ -80,7 +93,9 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
         if number > 0 {
             output.line("")?;
         }
-        output.heading(&format!("{}: the likeliest token behind each step, and its probability", plan.label()))?;
+        let through = if tuned.is_some() { ", through the tuned lens" } else { "" };
+        let heading = format!("{}: the likeliest token behind each step, and its probability{through}", plan.label());
+        output.heading(&heading)?;
         show(&mut output, &steps, &input, &grid, first, &names)?;
     }
     output.finish()?;

@@ -61,10 +61,12 @@ pub(crate) fn run(args: &Similar) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     let picture = Picture::wanted(&args.output, plans.len())?;
     let texts = texts(args, &model)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     for (number, plan) in plans.iter().enumerate() {
         let found = compare(&mut session, plan, &texts)?;

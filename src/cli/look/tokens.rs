@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::args::Tokens;
 use super::{Names, not_empty};
+use crate::cli::bridges::bound;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, shown, table};
 use crate::cli::resolve::{self, Input, NamedPlan};
@@ -73,12 +74,17 @@ pub(crate) fn run(args: &Tokens) -> Result<Exit> {
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
     let shape = model.plan_shape();
-    let plans = plans.iter().map(|parsed| Ok(NamedPlan::new(resolve::plan(parsed, &shape)?, model.config())));
-    let plans = plans.collect::<Result<Vec<_>>>()?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let named = |parsed| {
+        let plan = bound(&resolve::plan(parsed, &shape)?, &bridges)?;
+        Ok(NamedPlan::new(plan, model.config()))
+    };
+    let plans = plans.iter().map(named).collect::<Result<Vec<_>>>()?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     session.set_references(args.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {

@@ -6,7 +6,7 @@ mod plot;
 use std::ops::Range;
 use std::time::Instant;
 
-use lesion::forward::{Session, SessionOptions};
+use lesion::forward::{Bridges, Session, SessionOptions};
 use lesion::measure::Number;
 use lesion::measure::{self, Answered, LossSummary, Windows};
 use lesion::model::Model;
@@ -110,13 +110,15 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
     let engine = resolve::engine(&args.engine)?;
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = resolve::plans(&plans, &model)?;
+    let bridges = args.plan.bridges.read(&model)?;
+    let plans = resolve::plans(&plans, &model, &bridges)?;
     if args.measure == Measure::SeedCompat {
-        return seed_compat(args, &model, &plans, engine, output);
+        return seed_compat(args, &model, &plans, bridges, engine, output);
     }
     let scored = scored(args, &model)?;
     let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
+    session.set_bridges(bridges);
     let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
     let wanted = Wanted { divergence: false, token_losses: true };
     let recorder =
@@ -365,6 +367,7 @@ fn seed_compat(
     args: &Loss,
     model: &Model,
     plans: &[NamedPlan],
+    bridges: Bridges,
     engine: SessionOptions,
     mut output: Output,
 ) -> Result<Exit> {
@@ -378,6 +381,7 @@ fn seed_compat(
     within_context(ids.len(), model.config())?;
     let scored = Scored::whole(Input { ids, bos: true, text: Some(prompt.clone()), file: None });
     let mut session = resolve::session(model, engine)?;
+    session.set_bridges(bridges);
     let mut rows = Vec::new();
     for plan in plans {
         let found = measure::seed_compat_loss(&mut session, &plan.plan, tokenizer, &prompt, answer)

@@ -1,5 +1,6 @@
 //! `lesion study`: what this project began with, as one command.
 
+use lesion::forward::Bridges;
 use lesion::report;
 use lesion::store::Store;
 use lesion::sweep::SweepOptions;
@@ -29,12 +30,12 @@ fn truncation(args: &Truncation) -> Result<Exit> {
     let At { store } = &args.at;
     let path = keep::place(&StoreArgs { store: store.clone(), no_store: false })?.unwrap_or_default();
     let tasks = seed_tasks(args.examples as usize).map_err(|error| tasks::files::bundled_failure(&error))?;
-    let families = SweptPlans { family: vec!["keep-first".to_owned()], plan: Vec::new(), plans: Vec::new() };
+    let families = SweptPlans { family: vec!["keep-first".to_owned()], ..SweptPlans::default() };
     let model_name = args.model.model.to_string_lossy();
     let model_name = model_name.rsplit('/').next().unwrap_or("model");
     let target = Target::new(&args.to, args.experiment.as_deref().unwrap_or(&format!("truncation-{model_name}")))?;
     let model = model::open(&args.model)?;
-    let plans = Parsed::new(&families)?.resolve(&model.plan_shape())?;
+    let plans = Parsed::new(&families)?.resolve(&model.plan_shape(), &Bridges::NONE)?;
     let examples = ExampleArgs::none();
     let prompts = saying::prompts(&mut Inputs::of_tasks(tasks.clone(), &model)?, 1)?;
     let running = Running {

@@ -79,7 +79,8 @@ pub(super) fn run(args: &Verify) -> Result<Exit> {
             Some(said) => Kept::Said(Box::new(said)),
             None => Kept::Run(Box::new(store.run(key)?)),
         };
-        if kept.plan().any_modifier(|modifier| modifier.reference().is_some()) {
+        let bridged = kept.plan().bridges().next().is_some();
+        if bridged || kept.plan().any_modifier(|modifier| modifier.reference().is_some()) {
             verification.unkept += 1;
             continue;
         }
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Verify) -> Result<Exit> {
         }
     }
     if verification.unkept > 0 {
-        let reason = "their plans take values of references, which the store does not keep".to_owned();
+        let reason = "their plans take values of references or bridges, which the store does not keep".to_owned();
         verification.not_compared.push(NotCompared { results: verification.unkept, reason });
     }
     verification.judge();
@@ -182,7 +183,7 @@ struct Verification {
     near: Vec<(bool, f64)>,
     mismatches: Vec<Mismatch>,
     not_compared: Vec<NotCompared>,
-    /// Results that took values of references.
+    /// Results that took values of references or bridges.
     unkept: usize,
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 
 use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::bridges::BridgeArgs;
 use crate::cli::references::ReferenceArgs;
 use crate::cli::store::args::StoreArgs;
 
@@ -157,7 +158,7 @@ pub(crate) struct Merge {
     pub(crate) force: bool,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct SweptPlans {
     /// A family of plans; may be given several times
     #[arg(long, value_name = "FAMILY")]
@@ -168,6 +169,8 @@ pub(crate) struct SweptPlans {
     /// A file of plans, one a line, as text or JSON; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) plans: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bridges: BridgeArgs,
 }
 
 #[derive(Args, Debug)]

@@ -41,10 +41,12 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     }
     let mut output = Output::open(&args.output)?;
     let model = model::open(&args.model)?;
-    let plans = parsed.resolve(&model.plan_shape())?;
+    let bridges = args.plans.bridges.read(&model)?;
+    let plans = parsed.resolve(&model.plan_shape(), &bridges)?;
     let prompts = prompts(args, &model)?;
     let inputs = Inputs::open(&args.examples, args.shard, &model)?;
-    let session = resolve::session(&model, engine.clone())?;
+    let mut session = resolve::session(&model, engine.clone())?;
+    session.set_bridges(bridges.clone());
     let names = inputs.names();
     let options = SweepOptions { memory: 0, divergence: !args.no_kl, token_losses: args.tokens };
     let (json, csv) = (output.json, args.csv);
@@ -78,6 +80,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     let said = match &running.keep {
         Keep::Store { path, .. } if !prompts.is_empty() => {
             let mut session = resolve::session(&model, engine)?;
+            session.set_bridges(bridges);
             Some(saying::say(path, &mut session, &args.model, &plans.plans, &prompts, args.max_tokens)?)
         }
         _ => None,

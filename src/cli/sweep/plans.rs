@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
+use lesion::forward::Bridges;
 use lesion::plan::{Family, FamilyError, MAX_PLANS, Plan, PlanExpr, PlanShape};
 use lesion::report::FamilyFacts;
 
 use super::args::SweptPlans;
 use super::inputs::{name, read};
+use crate::cli::bridges::bound;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::resolve;
 
@@ -56,8 +58,8 @@ impl Parsed {
         Ok(parsed)
     }
 
-    /// All plans for a model of this shape: counted first.
-    pub(crate) fn resolve(self, shape: &PlanShape) -> Result<Plans> {
+    /// All plans for a model of this shape: counted first. Bridges are there.
+    pub(crate) fn resolve(self, shape: &PlanShape, bridges: &Bridges) -> Result<Plans> {
         let mut count = self.plans.len() as u128;
         for family in &self.families {
             count = count.saturating_add(family.count(shape).map_err(|error| family_failure(&error))?);
@@ -73,10 +75,10 @@ impl Parsed {
             families.push(Members { family, members });
         }
         for plan in &self.plans {
-            list.add(resolve::plan(plan, shape)?);
+            list.add(bound(&resolve::plan(plan, shape)?, bridges)?);
         }
         for (name, bytes) in &self.files {
-            of_file(name, bytes, shape, &mut list)?;
+            of_file(name, bytes, shape, bridges, &mut list)?;
         }
         if list.plans.len() as u128 > MAX_PLANS {
             return Err(Failure::usage(format!("{} plans in all; {MAX_PLANS} are possible", list.plans.len())));
@@ -106,7 +108,7 @@ impl List {
 }
 
 /// One plan a line, as text or as JSON; blank lines and lines that begin with `#` aside.
-fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, list: &mut List) -> Result<()> {
+fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, bridges: &Bridges, list: &mut List) -> Result<()> {
     let text = std::str::from_utf8(bytes)
         .map_err(|bad| Failure::new(Exit::BadFile, format!("{name}: not UTF-8 at byte {}", bad.valid_up_to())))?;
     let mut plans = 0;
@@ -115,7 +117,8 @@ fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, list: &mut List) -> Resu
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let at = |failure: Failure| failure.about(&format!("{name}, line {}", number + 1)).with_exit(Exit::BadFile);
+        let here = format!("{name}, line {}", number + 1);
+        let at = |failure: Failure| failure.about(&here).with_exit(Exit::BadFile);
         let plan = if line.starts_with('[') {
             let plan: Plan = serde_json::from_str(line).map_err(|error| at(Failure::usage(error.to_string())))?;
             plan.validate(shape).map_err(|error| at(Failure::usage(error.to_string())))?;
@@ -123,7 +126,8 @@ fn of_file(name: &str, bytes: &[u8], shape: &PlanShape, list: &mut List) -> Resu
         } else {
             resolve::parse(line).and_then(|parsed| resolve::plan(&parsed, shape)).map_err(at)?
         };
-        list.add(plan);
+        // A file that is not given is no fault of this one.
+        list.add(bound(&plan, bridges).map_err(|failure| failure.about(&here))?);
         plans += 1;
     }
     if plans == 0 { Err(Failure::new(Exit::BadFile, format!("{name}: no plans"))) } else { Ok(()) }
@@ -145,7 +149,7 @@ mod tests {
             plans: plans.iter().map(|text| text.parse().unwrap()).collect(),
             files: if file.is_empty() { Vec::new() } else { vec![("f.txt".to_owned(), file.as_bytes().to_vec())] },
         };
-        parsed.resolve(&SHAPE)
+        parsed.resolve(&SHAPE, &Bridges::NONE)
     }
 
     #[test]

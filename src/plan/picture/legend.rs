@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Execution, Plan};
+use super::super::{Bridge, Execution, Plan};
 use super::PictureStyle;
 
 /// What happens to each layer.
@@ -11,6 +11,8 @@ pub(super) struct Tally {
     runs: BTreeMap<usize, [usize; 2]>,
     /// Layers by what is changed inside them.
     changed: BTreeMap<String, Vec<usize>>,
+    /// What bridges lead over, each once.
+    bridged: Vec<String>,
     pub(super) moved: Vec<bool>,
     n_layer: usize,
 }
@@ -30,7 +32,14 @@ impl Tally {
             layers.sort_unstable();
             layers.dedup();
         });
-        Tally { runs, changed, moved: vec![false; n_layer], n_layer }
+        let mut bridged = Vec::new();
+        for Bridge { from, to, name, .. } in plan.bridges() {
+            let text = format!("{from}:{to} by {name}");
+            if !bridged.contains(&text) {
+                bridged.push(text);
+            }
+        }
+        Tally { runs, changed, bridged, moved: vec![false; n_layer], n_layer }
     }
 
     pub(super) fn legend(&self, grouped: bool, style: PictureStyle, lines: &mut Vec<String>) {
@@ -46,13 +55,14 @@ impl Tally {
         });
         let moved: Vec<usize> = (0..self.n_layer).filter(|layer| self.moved[*layer]).collect();
         let changed = self.changed.iter().map(|(text, layers)| format!("{text} in {}", ranges(layers).join(" ")));
-        let entries: [(String, &str, Vec<String>); 7] = [
+        let entries: [(String, &str, Vec<String>); 8] = [
             (style.skipped().to_string(), "skipped", ranges(&layers(&|runs| *runs == [0, 0]))),
             ("+".to_owned(), "repeated", repeated.collect()),
             ("~".to_owned(), "moved", ranges(&moved)),
             ("a".to_owned(), "attention only", ranges(&layers(&|[attention, mlp]| *attention > 0 && *mlp == 0))),
             ("m".to_owned(), "MLP only", ranges(&layers(&|[attention, mlp]| *attention == 0 && *mlp > 0))),
             ("!".to_owned(), "changed", changed.collect()),
+            (style.bridged().to_string(), "bridged", self.bridged.clone()),
             ("(|)".to_owned(), "side by side, their updates averaged", Vec::new()),
         ];
         let start = lines.len();
