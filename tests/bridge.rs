@@ -191,7 +191,7 @@ fn sweeps_give_what_one_pass_each_gives() {
         .enumerate()
         .map(|(i, (tokens, scored))| Example::new(i as u64, ids(tokens), scored))
         .collect();
-    for (precision, memory) in [(Precision::F32, 64 << 20), (Precision::F32, 12 << 20), (Precision::Bf16, 64 << 20)] {
+    for (precision, memory) in [(Precision::F32, 64 << 20), (Precision::F32, 30 << 20), (Precision::Bf16, 64 << 20)] {
         let mut session = bridged(precision);
         let options = SweepOptions { memory, divergence: true, token_losses: true };
         let sweep = Sweep::new(plans.clone(), &session.model().plan_shape(), options).unwrap();

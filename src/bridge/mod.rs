@@ -71,7 +71,7 @@ pub enum BridgeError {
         range: &'static str,
     },
     /// The normal equations have no unique solution.
-    #[error("{from}:{to}: {rows} rows do not determine the map with lambda {lambda}: more text, or a larger lambda")]
+    #[error("{from}:{to}: {rows} rows do not determine the map with a ridge of {lambda}: more text, or a larger one")]
     Singular {
         /// The layer that it leads from.
         from: usize,

@@ -44,6 +44,7 @@ pub(super) fn add_outer(a: &[f64], m: usize, b: &[f64], n: usize, out: &mut [f64
         let count = out.len() / n;
         let columns = a.subcols(block * BLOCK, count).transpose();
         matmul(MatMut::from_row_major_slice_mut(out, count, n), Accum::Add, columns, b, 1.0, Par::Seq);
+        settle::<f64>();
     });
 }
 
@@ -65,5 +66,13 @@ fn through<T: Real>(a: &[T], b: MatRef<'_, T>) -> Vec<T> {
     let mut out = vec![T::of(0.0); rows * n];
     let to = MatMut::from_row_major_slice_mut(&mut out, rows, n);
     matmul(to, Accum::Replace, MatRef::from_row_major_slice(a, rows, k), b, T::ONE, Par::Seq);
+    settle::<T>();
     out
+}
+
+/// Faer's products leave the upper halves of the vector registers in use, and on some processors `exp` is 35 times slower then,
+/// until code that was compiled for those registers ends: a short norm of faer's does.
+fn settle<T: Real>() {
+    let ones = [T::ONE; 64];
+    std::hint::black_box(MatRef::from_row_major_slice(std::hint::black_box(&ones), 1, ones.len()).norm_l2());
 }

@@ -113,7 +113,7 @@ impl RidgeFit {
     /// Where there are no rows, or too few to determine a map, or states were not finite.
     pub fn solve(&self, lambda: f64) -> Result<Shortcuts, BridgeError> {
         if !(lambda >= 0.0 && lambda.is_finite()) {
-            return Err(BridgeError::Setting { setting: "lambda", value: lambda, range: "0 or more" });
+            return Err(BridgeError::Setting { setting: "ridge", value: lambda, range: "0 or more" });
         }
         if self.rows == 0 {
             return Err(BridgeError::Nothing { what: "rows of text" });

@@ -104,7 +104,7 @@ fn what_can_not_be_fitted_is_refused() {
     assert_eq!(fit.solve(1e-3).unwrap_err().to_string(), "there are no rows of text to fit to");
     fit.add(&mut session, &samples(1, 20)).unwrap();
     for lambda in [-1.0, f64::NAN, f64::INFINITY] {
-        assert!(matches!(fit.solve(lambda), Err(BridgeError::Setting { setting: "lambda", .. })), "{lambda}");
+        assert!(matches!(fit.solve(lambda), Err(BridgeError::Setting { setting: "ridge", .. })), "{lambda}");
     }
     assert!(matches!(fit.solve(0.0), Err(BridgeError::Singular { rows: 19, .. })), "19 rows for 128 elements");
     assert!(fit.solve(1e-3).is_ok());

@@ -10,17 +10,14 @@ use crate::run::{ended, fields, floats, lesion, object, objects, ok, refused, ru
 const PLAN: &str = "0..6,bridge(6:11,fit),11";
 const PROMPT: &str = "The capital of Spain is";
 
-fn task() -> String {
-    let tasks = objects(&["tasks", "ls", "--json"]);
-    tasks[0]["name"].as_str().unwrap().to_owned()
-}
+/// A bundled task, and what is fitted to.
+const TASK: &str = "antonyms";
 
 #[test]
 fn a_bridge_is_fitted_judged_and_crossed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fit.safetensors").to_str().unwrap().to_owned();
-    let task = task();
-    let args = ["bridge", "fit", "--task", &task, "--pairs", "6:11,6:12", "--json", "-o", &path];
+    let args = ["bridge", "fit", "--task", TASK, "--pairs", "6:11,6:12", "--json", "-o", &path];
     let reports = objects(&args);
     assert_eq!(reports.len(), 2);
     assert_eq!(
@@ -41,9 +38,9 @@ fn a_bridge_is_fitted_judged_and_crossed() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
 
     // On the same text the table is that of the fit, but for what was fitted to.
-    let judged = objects(&["bridge", "eval", &path, "--task", &task, "--json"]);
+    let judged = objects(&["bridge", "eval", &path, "--task", TASK, "--json"]);
     assert!(judged[0]["rows"].as_u64() > reports[0]["rows"].as_u64());
-    let table = ok(&["bridge", "eval", &path, "--task", &task]);
+    let table = ok(&["bridge", "eval", &path, "--task", TASK]);
     assert!(table.lines().any(|line| line.starts_with("6:11 ")) && !table.contains('\u{1b}'), "{table}");
 
     let shown = objects(&["bridge", "show", &path, "--json"]);
@@ -82,9 +79,7 @@ fn a_bridge_is_fitted_judged_and_crossed() {
 fn a_lens_is_tuned_and_read_through() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tuned.safetensors").to_str().unwrap().to_owned();
-    let task = task();
-    let reports =
-        objects(&["bridge", "tune", "--task", &task, "--steps", "30", "--rows", "300", "--json", "-o", &path]);
+    let reports = objects(&["bridge", "tune", "--task", TASK, "--steps", "30", "--rows", "300", "--json", "-o", &path]);
     assert_eq!(reports.len(), 12);
     for report in &reports {
         let of = |which: &str| report[which]["kl"].as_f64().unwrap();
@@ -110,14 +105,14 @@ fn a_lens_is_tuned_and_read_through() {
 fn results_are_kept_by_what_a_bridge_holds() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store.db").to_str().unwrap().to_owned();
-    let (task, one, two) = (task(), folder.path().join("1.safetensors"), folder.path().join("2.safetensors"));
+    let (one, two) = (folder.path().join("1.safetensors"), folder.path().join("2.safetensors"));
     for (path, ridge) in [(&one, "0.001"), (&two, "0.1")] {
         let path = path.to_str().unwrap();
-        ok(&["bridge", "fit", "--task", &task, "--pairs", "6:11", "--ridge", ridge, "--held-out", "0", "-o", path]);
+        ok(&["bridge", "fit", "--task", TASK, "--pairs", "6:11", "--ridge", ridge, "--held-out", "0", "-o", path]);
     }
     let sweep = |path: &Path, name: &str| {
         let bridge = format!("fit={}", path.display());
-        let args = ["sweep", "--task", &task, "--limit", "5", "--plan", PLAN, "--plan", "0..6,11", "--json"];
+        let args = ["sweep", "--task", TASK, "--limit", "5", "--plan", PLAN, "--plan", "0..6,11", "--json"];
         let ended = run(&[&args[..], &["--bridge", &bridge, "--store", &store, "--experiment", name]].concat());
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         ended
@@ -136,7 +131,7 @@ fn results_are_kept_by_what_a_bridge_holds() {
     assert_ne!(rows(&other.stdout), rows(&first.stdout));
     // One name can't stand for both.
     let bridge = format!("fit={}", two.display());
-    let args = ["sweep", "--task", &task, "--limit", "5", "--plan", PLAN, "--plan", "0..6,11", "--bridge", &bridge];
+    let args = ["sweep", "--task", TASK, "--limit", "5", "--plan", PLAN, "--plan", "0..6,11", "--bridge", &bridge];
     refused(2, &[&args[..], &["--store", &store, "--experiment", "one"]].concat(), &["another one"]);
     let verified = run(&["store", "verify", "--store", &store]);
     assert!(verified.stdout.contains("take values of references or bridges"), "{}", verified.stdout);
@@ -180,7 +175,7 @@ fn what_can_not_be_bridged_is_refused() {
         (&[], "--pairs"),
         (&["--pairs", "6:11"], "--held-out 0.2 of 1 windows or examples is none of them"),
         (&["--pairs", "6:11", "--held-out", "1"], "less than 1"),
-        (&["--pairs", "6:11", "--held-out", "0", "--ridge", "-1"], "lambda -1"),
+        (&["--pairs", "6:11", "--held-out", "0", "--ridge", "-1"], "ridge -1"),
         (&["--pairs", "6:11", "--held-out", "0", "--ridge", "0"], "do not determine the map"),
         (&["--pairs", "6:11", "--held-out", "0", "--window", "300"], "--window 300"),
     ] {

@@ -48,7 +48,7 @@ pub(crate) struct Fit {
     #[arg(long)]
     pub(crate) to_end: bool,
     /// The penalty, as a share of the mean variance of a state's elements
-    #[arg(long, default_value_t = 1e-3, value_name = "L")]
+    #[arg(long, default_value_t = 1e-3, value_name = "L", allow_negative_numbers = true)]
     pub(crate) ridge: f64,
     #[command(flatten)]
     pub(crate) to: ToArgs,
@@ -78,7 +78,7 @@ pub(crate) struct Tune {
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = positive())]
     pub(crate) rows: u32,
     /// The rate of the first step
-    #[arg(long, default_value_t = 2e-3, value_name = "RATE")]
+    #[arg(long, default_value_t = 2e-3, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) rate: f64,
     /// The order of the text
     #[arg(long, default_value_t = 0, value_name = "SEED")]
@@ -96,7 +96,7 @@ pub(crate) struct Tune {
 #[command(after_help = "\
 Examples:
   lesion bridge fit --task antonyms --pairs 6:11 -o fit.safetensors
-  lesion bridge eval fit.safetensors --task plurals")]
+  lesion bridge eval fit.safetensors --task elections")]
 pub(crate) struct Eval {
     /// The file
     #[arg(value_name = "FILE")]
@@ -170,7 +170,7 @@ impl TextArgs {
 #[derive(Args, Debug)]
 pub(crate) struct ToArgs {
     /// The share of the text that is held out to judge the maps; 0 judges nothing
-    #[arg(long, default_value_t = 0.2, value_name = "SHARE", value_parser = share)]
+    #[arg(long, default_value_t = 0.2, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     pub(crate) held_out: f64,
     /// The file
     #[arg(short, long, value_name = "FILE")]
