@@ -1,16 +1,22 @@
 //! Linear shortcuts as safetensors files: `bridges.6.11.weight`, `[n_embd, n_embd]` as inputs and outputs, and
-//! `bridges.6.11.bias`, both f32, for each pair of layers. Metadata: how they were fitted, to which model, on which text.
+//! `bridges.6.11.bias`, both f32, for each pair of layers. Metadata: how they were fitted, to which model, on which text, as
+//! JSON under one key, for a header has its keys in no order of its own: the same maps are the same bytes.
 
 use super::bridges::{LinearMap, Shortcuts};
 use super::saved::SavedError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+/// The key of the metadata.
+const METADATA: &str = "lesion_bridges";
+
 /// What is known of shortcuts besides; all of it for people, and empty where a file does not say it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Fitted {
     /// How: `ridge`, `tuned`.
     pub method: String,
@@ -26,20 +32,6 @@ pub struct Fitted {
     pub tokens_sha256: String,
     /// How many those are.
     pub tokens: String,
-}
-
-impl Fitted {
-    fn fields(&self) -> [(&'static str, &String); 7] {
-        [
-            ("method", &self.method),
-            ("settings", &self.settings),
-            ("model", &self.model),
-            ("weights", &self.weights),
-            ("text", &self.text),
-            ("tokens_sha256", &self.tokens_sha256),
-            ("tokens", &self.tokens),
-        ]
-    }
 }
 
 impl Shortcuts {
@@ -65,8 +57,8 @@ impl Shortcuts {
             TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.clone(), view)).map_err(failed)
         });
         let views: Vec<_> = views.collect::<Result<_, _>>()?;
-        let metadata: HashMap<String, String> =
-            fitted.fields().into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        let json = serde_json::to_string(fitted).expect("texts are plain data");
+        let metadata = HashMap::from([(METADATA.to_owned(), json)]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
         file.write_all(&bytes).map_err(io)
@@ -129,15 +121,11 @@ impl Shortcuts {
         if shortcuts.is_empty() {
             return Err(fault("bridges.…", "there is none".into()));
         }
-        let text = |key: &str| metadata.get(key).cloned().unwrap_or_default();
-        let fitted = Fitted {
-            method: text("method"),
-            settings: text("settings"),
-            model: text("model"),
-            weights: text("weights"),
-            text: text("text"),
-            tokens_sha256: text("tokens_sha256"),
-            tokens: text("tokens"),
+        let fitted = match metadata.get(METADATA) {
+            None => Fitted::default(),
+            Some(json) => {
+                serde_json::from_str(json).map_err(|error| fault("metadata", format!("{METADATA}: {error}")))?
+            }
         };
         Ok((shortcuts, fitted))
     }
@@ -219,6 +207,19 @@ mod tests {
             ("bridges.0.2.bias", f32, &[3]),
         ];
         assert!(written(widths, 1.0).contains("it is 3 wide, others are 2"));
+        let map = Fitted::default();
+        let mut shortcuts = Shortcuts::default();
+        shortcuts.insert(0, 1, LinearMap::identity(1));
+        fs::remove_file(&path).unwrap();
+        shortcuts.save(&path, &map).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(6).position(|window| window == b"method").unwrap();
+        for (from, to) in [(at, b'"'), (at + 9, b'7')] {
+            let mut wrong = bytes.clone();
+            wrong[from] = to;
+            fs::write(&path, wrong).unwrap();
+            assert!(Shortcuts::read(&path).is_err(), "metadata that is none");
+        }
         for bytes in [&b""[..], b"\x01\0\0\0\0\0\0\0", b"not safetensors", &[0xff; 16]] {
             fs::write(&path, bytes).unwrap();
             assert!(Shortcuts::read(&path).is_err());

@@ -34,7 +34,7 @@ fn a_bridge_is_fitted_judged_and_crossed() {
     let before = fs::read(&path).unwrap();
     let again = [&args[..], &["--force", "--threads", "1"]].concat();
     assert_eq!(objects(&again), reports);
-    assert_eq!(fs::read(&path).unwrap(), before, "the same file on any number of threads");
+    assert!(fs::read(&path).unwrap() == before, "the same file on any number of threads");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
 
     // On the same text the table is that of the fit, but for what was fitted to.
@@ -122,7 +122,8 @@ fn results_are_kept_by_what_a_bridge_holds() {
     // The same numbers under another path: all is there. Others: what crosses them is computed.
     let copy = folder.path().join("copy.safetensors");
     fs::copy(&one, &copy).unwrap();
-    let rows = |text: &str| text.lines().filter(|line| line.contains("\"nll\"")).map(str::to_owned).collect::<Vec<_>>();
+    let rows =
+        |text: &str| text.lines().filter(|line| line.contains("\"plan\"")).map(str::to_owned).collect::<Vec<_>>();
     let again = sweep(&copy, "one");
     assert_eq!(rows(&again.stdout), rows(&first.stdout));
     assert!(summary(&again.stdout)["computed_rows"] == 0, "{}", again.stdout);
@@ -184,5 +185,5 @@ fn what_can_not_be_bridged_is_refused() {
         assert!(ended.stderr.contains(wanted), "{wanted}: {}", ended.stderr);
     }
     let ended = fit(&["--pairs", "6:11", "--memory", "100kB"]);
-    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.code == Some(2) && ended.stderr.contains("--memory 100.0 kB"), "{}", ended.stderr);
 }
