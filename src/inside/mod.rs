@@ -6,18 +6,23 @@
 //!
 //! All numbers are f64. A [`Metric`] is in logits or nats; a pair of runs is measured where their prompts end.
 
+mod keep;
 mod patch;
 #[cfg(all(test, feature = "mini"))]
 mod tests;
 mod trace;
 
+pub use keep::Keep;
 pub use patch::{Cells, Direction, Grid, GridRow, PatchGrid};
 pub use trace::{Trace, Traced, TracedCell, noise_level};
 
-use crate::forward::{ForwardError, Precision, References, Session};
+use crate::forward::{Activations, ForwardError, Precision, References, Session};
 use crate::plan::{MAX_FAMILY_EXECUTIONS, MAX_PLANS, Plan, Site, StepError};
 use crate::sweep::{Ended, Event, Example, Sweep, SweepCost, SweepError, SweepOptions};
+use keep::Losses;
+use std::cell::RefCell;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Tokens under a plan.
@@ -27,6 +32,25 @@ pub struct Run {
     pub ids: Vec<u32>,
     /// What runs.
     pub plan: Plan,
+    /// What the plan's modifiers find by name.
+    pub references: References,
+}
+
+impl Run {
+    /// Without references.
+    pub fn new(ids: Vec<u32>, plan: Plan) -> Run {
+        Run { ids, plan, references: References::NONE }
+    }
+
+    /// Its references, and another under a name that none of them has.
+    fn with_reference(&self, name: &str, activations: Activations) -> Result<References, InsideError> {
+        let mut references = self.references.clone();
+        if references.get(name).is_some() {
+            return Err(InsideError::Name { name: name.to_owned() });
+        }
+        references.insert(name, Arc::new(activations));
+        Ok(references)
+    }
 }
 
 /// What a run is measured by, behind its prompt.
@@ -77,6 +101,12 @@ pub enum InsideError {
     NoHeads {
         /// The site.
         site: Site,
+    },
+    /// What is patched in would hide what the plan patches in.
+    #[error("a reference named {name}: so is what is patched in here")]
+    Name {
+        /// The name.
+        name: String,
     },
     /// No execution can be patched.
     #[error(
@@ -136,6 +166,8 @@ pub struct Limits<'a> {
     pub memory: usize,
     /// Asked now and then: whether to break off.
     pub stop: &'a dyn Fn() -> bool,
+    /// Where results are kept, if they are.
+    pub keep: Option<&'a RefCell<dyn Keep + 'a>>,
 }
 
 impl Metric {
@@ -217,16 +249,26 @@ fn measure(
     let options = SweepOptions { memory: limits.memory, divergence: false, token_losses: false };
     let sweep = Sweep::new(plans, &session.model().plan_shape(), options)?;
     let examples = metric.examples(prompt, references);
-    let mut losses = vec![vec![f64::NAN; examples.len()]; count];
-    let ended = sweep.run(session, examples, &|_, _| false, &mut |event| {
+    let there = match limits.keep.map(|keep| keep.borrow_mut().expect(sweep.plans(), &examples)) {
+        Some(ControlFlow::Break(())) => return Err(InsideError::Cancelled),
+        Some(ControlFlow::Continue(rows)) => rows,
+        None => Vec::new(),
+    };
+    let losses = RefCell::new(Losses::new(count, examples.len(), &there));
+    let is_there = |plan: usize, example: u64| losses.borrow().is_there(plan, example);
+    let ended = sweep.run(session, examples, &is_there, &mut |event| {
         if let Event::Rows(rows) = event {
-            rows.iter().for_each(|row| losses[row.plan][row.example as usize] = row.nll);
+            let new = losses.borrow_mut().take(rows);
+            if let Some(keep) = limits.keep {
+                keep.borrow_mut().append(&new)?;
+            }
         }
         if (limits.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match ended {
         Ended::Complete => {
-            Ok(Measured { values: losses.iter().map(|nll| metric.of(nll)).collect(), cost: sweep.cost() })
+            let values = losses.into_inner().nll.iter().map(|nll| metric.of(nll)).collect();
+            Ok(Measured { values, cost: sweep.cost() })
         }
         Ended::Cancelled => Err(InsideError::Cancelled),
     }
