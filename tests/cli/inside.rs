@@ -152,14 +152,13 @@ fn grids_and_traces_are_drawn() {
         ">+1 the clean run</text>",
         ">0 the corrupted run</text>",
         ">+1.00</text>",
-        "<title>10 h1: score 1.0000, value 14.3346; 0..10,10[patch h1 from clean],11</title>",
+        "<title>10 h1: score 0.9953, value 14.2087; 0..10,10[patch h1 from clean],11</title>",
     ] {
         assert!(heads.contains(part), "{part}\n{heads}");
     }
     // Both tokens where they differ, and 1 in the middle where the clean run is the one that is patched.
     let positions = svg("positions.svg", &[&pair[..], &NAMES[..], &["--site", "pre", "--reverse"]].concat());
-    for part in
-        [">10</text>", ">·Tom</text>", ">·Jack</text>", ">1 the clean run</text>", ">0 the corrupted run</text>"]
+    for part in [">10</text>", ">·Tom</text>", ">·Jack</text>", ">1 the clean run</text>", "0 the corrupted run</text>"]
     {
         assert!(positions.contains(part), "{part}\n{positions}");
     }
@@ -205,8 +204,9 @@ fn grids_and_traces_are_computed_once() {
     let (_, told) = kept(&[&spain[..], &["--seeds", "3"]].concat());
     assert!(told.contains("25 of 76 results computed"), "{told}");
     // What was kept is what it says.
-    let verified = ok(&["store", "verify", "--sample", "0", "--store", &store]);
-    assert!(verified.contains("not compared: their plans take values of references"), "{verified}");
+    let verified = crate::run::run(&["store", "verify", "--sample", "0", "--store", &store]);
+    assert!(verified.code == Some(0) && verified.stdout.contains(" 0 mismatches"), "{verified:?}");
+    assert!(format!("{verified:?}").contains("not compared: their plans take values of references"), "{verified:?}");
     let ended = crate::run::run(&[&spain[..], &["--seeds", "2", "--no-store"]].concat());
     assert_eq!((ended.code, ended.stderr), (Some(0), String::new()));
     refused(4, &[&spain[..], &["--store", "/nowhere/store.db"]].concat(), &["/nowhere/store.db"]);
@@ -220,7 +220,7 @@ fn references_are_found_by_name() {
     let hungary = "The capital of Hungary is";
     ok(&["cache", "--site", "blocks.5.hook_mlp_out", "-o", &file, hungary]);
     let spain = "The capital of Spain is";
-    let plan = "0..5,5[patch mlp from other],6..12";
+    let plan = "0..5,5[patch mlp from other @5],6..12";
     let named = format!("other={file}");
     fn with<'a>(args: &[&'a str], named: &'a str) -> Vec<&'a str> {
         [args, &["--reference", named]].concat()

@@ -171,7 +171,7 @@ fn what_was_found_inside_is_reported() {
     assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
     assert!(!html.contains("<section id=\"results\">"), "nothing was swept");
     for said in [
-        "Of 10 tokens that were the likeliest, ",
+        " tokens that were the likeliest, ",
         "Behind the last token &quot;\u{a0}Jack&quot; is said in the end (98\u{a0}%), and without a break from step 10 on.",
         "the largest part is 10 h1: +7.65",
         "looks most at &quot;\u{a0}Tom&quot; (position 10)",
@@ -179,7 +179,7 @@ fn what_was_found_inside_is_reported() {
         "(block influence, Men et al. 2024). Most: step 0, 0.71;",
         "Furthest from the corrupted run: 10 h1 with +1.00. 95 of 96 cells move it by less than 0.05.",
         "Intervals are 95\u{a0}% bootstraps over seeds;",
-        "&lt;b&gt;",
+        "&lt;</text>",
     ] {
         assert!(html.contains(said), "{said}");
     }
@@ -258,7 +258,7 @@ fn files_that_hold_no_view_are_refused() {
     ok(&["report", "--view", &place.text("odd.jsonl"), "--output", &page]);
     let html = fs::read_to_string(&page).unwrap();
     assert!(!html.contains("<script") && !html.contains('\u{1b}') && !html.contains('\u{202e}'));
-    refused(2, &["report"], &["--view"]);
+    refused(2, &["report"], &["EXPERIMENT"]);
     refused(3, &["report", "--view", "nowhere.jsonl"], &["nowhere.jsonl"]);
     refused(2, &["report", "--view", "-", "--view", "-"], &["stdin"]);
 }
