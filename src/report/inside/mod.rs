@@ -9,6 +9,8 @@ mod attribute;
 mod lens;
 mod patch;
 mod similarity;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod trace;
 

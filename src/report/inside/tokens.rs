@@ -125,14 +125,18 @@ impl Tokens {
             let (lost, ranks) = (signed(delta(losses), 2), place.ranks());
             caption.push_str(&format!(" The most is lost on {next}: {lost} nats, its rank going {ranks}."));
         }
-        let changed =
+        let fallen =
             predicted.iter().filter(|(place, _)| place.intact.rank == Some(0) && place.corrupted.rank != Some(0));
         let right = predicted.iter().filter(|(place, _)| place.intact.rank == Some(0)).count();
-        caption.push_str(&format!(
-            " Of {} that were the likeliest, {} no longer are.",
-            counted(right as u64, "token"),
-            changed.count()
-        ));
+        let tokens = counted(right as u64, "token");
+        caption.push_str(&match (right, fallen.count()) {
+            (0, _) => " None was the likeliest.".to_owned(),
+            (1, 0) => " The one that was the likeliest still is.".to_owned(),
+            (1, _) => " The one that was the likeliest no longer is.".to_owned(),
+            (_, 0) => format!(" All {tokens} that were the likeliest still are."),
+            (_, 1) => format!(" Of {tokens} that were the likeliest, 1 no longer is."),
+            (_, fallen) => format!(" Of {tokens} that were the likeliest, {fallen} no longer are."),
+        });
         caption
     }
 
