@@ -187,10 +187,10 @@ fn grid(session: &mut Session, pair: &Pair, memory: usize, times: usize) -> Resu
     let (mut seconds, mut found) = (Vec::new(), None);
     for _ in 0..times {
         let start = Instant::now();
-        let run = |ids: &[u32]| Run { ids: ids.to_vec(), plan: plan.clone() };
+        let run = |ids: &[u32]| Run::new(ids.to_vec(), plan.clone());
         let cells = Cells::Positions(0..pair.clean.len());
         let grid = PatchGrid::new(run(&pair.clean), run(&pair.corrupted), Site::Pre, cells, Direction::Denoise)?;
-        found = Some(grid.run(session, &metric, Limits { memory, stop: &|| false })?);
+        found = Some(grid.run(session, &metric, Limits { memory, stop: &|| false, keep: None })?);
         seconds.push(start.elapsed().as_secs_f64());
     }
     let Grid { values, cost, .. } = found.ok_or("no times")?;

@@ -18,6 +18,7 @@ for experiment in orders lattice; do
     "$lesion" report --store "$store" --markdown --output "$work/$experiment" "$experiment"
 done
 
+"$lesion" lens --last 8 --force --output "$here/lens.png" 'When Tom and Jack went to the market, Tom gave a lamp to'
 cp "$work/orders/figures/fig-1-skip-one-85mm.png" "$here/skip-one.png"
 cp "$work/orders/figures/fig-3-swap-any-85mm.png" "$here/swap-any.png"
 cp "$work/orders/figures/"fig-*-repeat-one-85mm.png "$here/repeat-one.png"

@@ -11,6 +11,7 @@ use super::bridge::args::Bridge;
 use super::bridges::BridgeArgs;
 use super::inside::args::{Patch, Trace};
 use super::look::args::{Attention, Attribute, Cache, Lens, Similar, Tokens};
+use super::references::ReferenceArgs;
 use super::report::args::{Report, Study};
 use super::store::args::{Store, StoreArgs};
 use super::sweep::args::{Merge, Search, Sweep};
@@ -97,13 +98,9 @@ pub(crate) struct Complete {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Measure the loss of a text, or of an answer after a prompt
@@ -149,13 +146,9 @@ pub(crate) struct Loss {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Speak with the model, changing its layers between turns
@@ -510,6 +503,19 @@ pub(crate) struct EngineArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
+}
+
+/// What every command that runs plans on texts takes.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) references: ReferenceArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Args, Debug)]

@@ -76,18 +76,21 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
         return Err(Failure::usage("--stop with --ids: ids in means ids out, and a stop text is no id"));
     }
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
     let input = Input::prompt(&model, &args.prompt)?;
     input.within_context(model.config())?;
-    let store = keep::open_if_possible(&args.store)?;
+    let references = args.run.references.read()?;
+    // What references hold is no part of what stands for a completion in the store.
+    let store = if references.is_empty() { keep::open_if_possible(&args.store)? } else { None };
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
+    session.set_references(references);
     let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
-    let begin = |store| keep::begin(store, &session, &args.model, &all, Wanted::default(), None, began);
+    let begin = |store| keep::begin(store, &session, &args.run.model, &all, Wanted::default(), None, began);
     let mut recorder = store.map(begin).transpose()?;
     let several = plans.len() > 1;
     for (number, plan) in plans.iter().enumerate() {
@@ -102,7 +105,7 @@ pub(crate) fn run(args: &Complete) -> Result<Exit> {
             None if output.json => speak(&mut session, plan, &input, &sampling, &mut |_, _| Ok(()))?,
             None => speak_aloud(&mut session, plan, &input, &sampling, &mut output)?,
         };
-        model::check_unchanged(&model, args.model.read())?;
+        model::check_unchanged(&model, args.run.model.read())?;
         if output.json {
             let record = record(&session, plan, &input, &sampling, &prompt_nll, &completion);
             let isa = there.as_ref().map_or(record.isa, |there| &there.isa);

@@ -2,6 +2,7 @@
 //! to stderr. Colour is for headings and only where the terminal and NO_COLOR / CLICOLOR_FORCE allow it.
 
 mod file;
+mod picture;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -10,13 +11,17 @@ use anstream::ColorChoice;
 use anstyle::{Ansi256Color, AnsiColor, Style};
 use comfy_table::{CellAlignment, Table, presets};
 use lesion::measure::Number;
+use lesion::report::inside::Shown;
 use lesion::report::plot::Plot;
 use lesion::report::plot::text::{self, Tone};
 use serde::Serialize;
 
 use self::file::OutputFile;
+use self::picture::Picture;
+pub(crate) use self::picture::{figures_of, view_failure};
 use super::args::OutputArgs;
 use super::failure::{Failure, Result};
+use super::resolve::NamedPlan;
 
 /// The version of every JSON object that is printed. Fields are added within it, never renamed.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -26,6 +31,8 @@ pub(crate) struct Output {
     sink: Sink,
     /// Results are JSON lines.
     pub(crate) json: bool,
+    /// They are drawn.
+    picture: Option<Picture>,
     bold: Style,
     colour: bool,
     /// A person is watching: control characters in a model's text are escaped.
@@ -44,9 +51,29 @@ impl Output {
             None => Output::stdout(args.json),
             Some(path) => {
                 let sink = Sink::File(OutputFile::new(path, args.force)?);
-                Output { sink, json: args.json, bold: Style::new(), colour: false, terminal: false }
+                Output { sink, json: args.json, picture: None, bold: Style::new(), colour: false, terminal: false }
             }
         })
+    }
+
+    /// The same of a command whose objects can be drawn: into a file whose name ends in `.svg` or `.png`.
+    pub(crate) fn open_drawn(args: &OutputArgs) -> Result<Output> {
+        Ok(Output { picture: Picture::wanted(args)?, ..Output::open(args)? })
+    }
+
+    /// Whether results are objects: JSON lines, or what a drawing is made of.
+    pub(crate) fn takes_objects(&self) -> bool {
+        self.json || self.picture.is_some()
+    }
+
+    /// Refuses what a drawing can't show, where one is asked for: several plans, or too many cells.
+    pub(crate) fn check_drawn(
+        &mut self,
+        plans: &[NamedPlan],
+        cells: &dyn Fn(&NamedPlan) -> usize,
+        shown: Shown,
+    ) -> Result<()> {
+        self.picture.as_mut().map_or(Ok(()), |picture| picture.check(plans, cells, shown))
     }
 
     /// Results on stdout.
@@ -54,7 +81,7 @@ impl Output {
         let stdout = io::stdout();
         let colour = anstream::AutoStream::choice(&stdout) != ColorChoice::Never;
         let bold = if colour { Style::new().bold() } else { Style::new() };
-        Output { sink: Sink::Stdout, json, bold, colour, terminal: stdout.is_terminal() }
+        Output { sink: Sink::Stdout, json, picture: None, bold, colour, terminal: stdout.is_terminal() }
     }
 
     /// Text as it is.
@@ -160,8 +187,12 @@ impl Output {
         if self.terminal { self.text(&escape_controls(text)) } else { self.text(text) }
     }
 
-    /// One object on one line.
+    /// One object on one line, or in the drawing.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<()> {
+        if let Some(picture) = &mut self.picture {
+            picture.push(object);
+            return Ok(());
+        }
         let line = serde_json::to_string(object).expect("records have string keys and no failing serializer");
         self.line(line)
     }
@@ -176,6 +207,9 @@ impl Output {
 
     /// Gives the output file its name, if there is one.
     pub(crate) fn finish(mut self) -> Result<()> {
+        if let Some(picture) = self.picture.take() {
+            self.bytes(&picture.draw()?)?;
+        }
         self.flush()?;
         match self.sink {
             Sink::Stdout => Ok(()),

@@ -7,20 +7,25 @@
 //!
 //! All numbers are f64. A [`Metric`] is in logits or nats; a pair of runs is measured where their prompts end.
 
+mod keep;
 mod patch;
 mod path;
 #[cfg(all(test, feature = "mini"))]
 mod tests;
 mod trace;
 
+pub use keep::Keep;
 pub use patch::{Cells, Direction, Grid, GridRow, PatchGrid};
 pub use path::{PathPatch, Receiver, Through};
 pub use trace::{Trace, Traced, TracedCell, noise_level};
 
-use crate::forward::{ForwardError, Precision, References, Session};
+use crate::forward::{Activations, ForwardError, Precision, References, Session};
 use crate::plan::{MAX_FAMILY_EXECUTIONS, MAX_PLANS, Plan, Site, StepError};
 use crate::sweep::{Ended, Event, Example, Sweep, SweepCost, SweepError, SweepOptions};
+use keep::Losses;
+use std::cell::RefCell;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Tokens under a plan.
@@ -30,6 +35,25 @@ pub struct Run {
     pub ids: Vec<u32>,
     /// What runs.
     pub plan: Plan,
+    /// What the plan's modifiers find by name.
+    pub references: References,
+}
+
+impl Run {
+    /// Without references.
+    pub fn new(ids: Vec<u32>, plan: Plan) -> Run {
+        Run { ids, plan, references: References::NONE }
+    }
+
+    /// Its references, and another under a name that none of them has.
+    fn with_reference(&self, name: &str, activations: Activations) -> Result<References, InsideError> {
+        let mut references = self.references.clone();
+        if references.get(name).is_some() {
+            return Err(InsideError::Name { name: name.to_owned() });
+        }
+        references.insert(name, Arc::new(activations));
+        Ok(references)
+    }
 }
 
 /// What a run is measured by, behind its prompt.
@@ -80,6 +104,12 @@ pub enum InsideError {
     NoHeads {
         /// The site.
         site: Site,
+    },
+    /// What is patched in would hide what the plan patches in.
+    #[error("a reference named {name}: so is what is patched in here")]
+    Name {
+        /// The name.
+        name: String,
     },
     /// No execution can be patched.
     #[error(
@@ -157,6 +187,8 @@ pub struct Limits<'a> {
     pub memory: usize,
     /// Asked now and then: whether to break off.
     pub stop: &'a dyn Fn() -> bool,
+    /// Where results are kept, if they are.
+    pub keep: Option<&'a RefCell<dyn Keep + 'a>>,
 }
 
 impl Metric {
@@ -257,17 +289,29 @@ fn swept(
     for references in references {
         examples.extend(metric.examples(prompt, references, examples.len() as u64));
     }
-    let mut losses = vec![vec![f64::NAN; examples.len()]; count];
     let answers = examples.len() / references.len().max(1);
-    let ended = sweep.run(session, examples, &|_, _| false, &mut |event| {
+    let there = match limits.keep.map(|keep| keep.borrow_mut().expect(sweep.plans(), &examples)) {
+        Some(ControlFlow::Break(())) => return Err(InsideError::Cancelled),
+        Some(ControlFlow::Continue(rows)) => rows,
+        None => Vec::new(),
+    };
+    let losses = RefCell::new(Losses::new(count, examples.len(), &there));
+    let is_there = |plan: usize, example: u64| losses.borrow().is_there(plan, example);
+    let ended = sweep.run(session, examples, &is_there, &mut |event| {
         if let Event::Rows(rows) = event {
-            rows.iter().for_each(|row| losses[row.plan][row.example as usize] = row.nll);
+            let new = losses.borrow_mut().take(rows);
+            if let Some(keep) = limits.keep {
+                keep.borrow_mut().append(&new)?;
+            }
         }
         if (limits.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let values = losses.iter().flat_map(|losses| losses.chunks(answers.max(1))).map(|nll| metric.of(nll));
     match ended {
-        Ended::Complete => Ok(Measured { values: values.collect(), cost: sweep.cost() }),
+        Ended::Complete => {
+            let losses = losses.into_inner().nll;
+            let values = losses.iter().flat_map(|losses| losses.chunks(answers.max(1))).map(|nll| metric.of(nll));
+            Ok(Measured { values: values.collect(), cost: sweep.cost() })
+        }
         Ended::Cancelled => Err(InsideError::Cancelled),
     }
 }

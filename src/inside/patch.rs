@@ -1,11 +1,10 @@
 //! Patch grids: a run with one activation of another run, for each layer and position, or each layer and head.
 
 use super::{InsideError, Limits, Measured, Metric, Run, check_size, measure, noise_floor};
-use crate::forward::{Activations, Batch, References, Session};
+use crate::forward::{Activations, Batch, Session};
 use crate::plan::{Action, Address, Modifier, Part, Placed, Site};
 use crate::sweep::SweepCost;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Which run receives activations of which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,9 +149,8 @@ impl PatchGrid {
             Cells::Heads { .. } => 0..shape.n_head,
         };
         check_size((rows.len() * columns.len() + 1) as u128, to.plan.executions().count())?;
-        let mut references = References::default();
-        references.insert(name, Arc::new(activations(session, from, metric, &rows, self.site)?));
-        let own = measure(session, vec![from.plan.clone()], &from.ids, &References::default(), metric, limits)?;
+        let references = to.with_reference(name, activations(session, from, metric, &rows, self.site)?)?;
+        let own = measure(session, vec![from.plan.clone()], &from.ids, &from.references, metric, limits)?;
         let mut plans = vec![to.plan.clone()];
         for row in &rows {
             for column in columns.clone() {
@@ -209,5 +207,6 @@ pub(super) fn activations(
 ) -> Result<Activations, InsideError> {
     let ids = [&run.ids, metric.behind()].concat();
     let wanted: Vec<(usize, Site)> = rows.iter().map(|row| (row.layer, site)).collect();
-    Ok(session.activations(&run.plan, &Batch::new([&ids[..]]), &wanted)?.remove(0))
+    let batch = Batch::new([&ids[..]]).with_references([run.references.clone()]);
+    Ok(session.activations(&run.plan, &batch, &wanted)?.remove(0))
 }

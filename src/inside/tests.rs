@@ -36,11 +36,11 @@ fn plan(text: &str) -> Plan {
 }
 
 fn intact(ids: &[u32]) -> Run {
-    Run { ids: ids.to_vec(), plan: plan("0..12") }
+    Run::new(ids.to_vec(), plan("0..12"))
 }
 
 fn limits() -> Limits<'static> {
-    Limits { memory: 100_000_000, stop: &|| false }
+    Limits { memory: 100_000_000, stop: &|| false, keep: None }
 }
 
 /// The clean and the corrupted prompt, and the difference that tells them apart.

@@ -6,12 +6,11 @@
 
 use super::patch::{GridRow, activations};
 use super::{InsideError, Limits, Measured, Metric, Run, check_size, measure};
-use crate::forward::{References, Session};
+use crate::forward::Session;
 use crate::model::Model;
 use crate::plan::{Action, Finite, Modifier, Plan, Site, Step};
 use crate::sweep::{Estimate, SweepCost};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The name under which modifiers find the clean run.
 const CLEAN: &str = "clean";
@@ -97,8 +96,8 @@ impl Trace {
         let cells = passes.len() * self.positions.len();
         let plans = u128::from(self.seeds) * (cells as u128 + 1) + 1;
         check_size(plans, rows.len())?;
-        let mut references = References::default();
-        references.insert(CLEAN, Arc::new(activations(session, &self.run, &metric, &passes, self.site)?));
+        let clean = activations(session, &self.run, &metric, &passes, self.site)?;
+        let references = self.run.with_reference(CLEAN, clean)?;
         let mut plans = vec![plan.clone()];
         for seed in 0..self.seeds {
             self.add_plans(&mut plans, &rows, &passes, sigma, seed)?;
@@ -109,7 +108,7 @@ impl Trace {
 
     /// σ, if all is as it should be.
     fn check(&self) -> Result<Finite, InsideError> {
-        let Trace { run: Run { ids, plan }, subject, positions, .. } = self;
+        let Trace { run: Run { ids, plan, .. }, subject, positions, .. } = self;
         for positions in [subject, positions] {
             if positions.is_empty() || positions.end > ids.len() {
                 return Err(InsideError::Positions { positions: positions.clone(), tokens: ids.len() });

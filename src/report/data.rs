@@ -1,5 +1,6 @@
 //! What a report is made of: plain data. Losses are in nats per token, shares between 0 and 1, layers count from 0.
 
+use super::inside::View;
 use crate::plan::{Family, Plan};
 use crate::sweep::Summary;
 
@@ -28,6 +29,30 @@ pub struct Study {
     pub conversations: Vec<Conversation>,
     /// Notes that cite it.
     pub notes: Vec<NoteFacts>,
+    /// What was found inside the model, in the order in which it is shown.
+    pub inside: Vec<InsideFacts>,
+}
+
+/// What was found inside models, reported by itself.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// Its title.
+    pub title: String,
+    /// What it is, in a sentence or two.
+    pub about: String,
+    /// The command line that writes this report.
+    pub report_command: String,
+    /// What was found, in the order in which it is shown.
+    pub inside: Vec<InsideFacts>,
+}
+
+/// What one command found inside a model.
+#[derive(Clone, Debug)]
+pub struct InsideFacts {
+    /// The file that it was read from.
+    pub file: String,
+    /// What was found.
+    pub view: View,
 }
 
 /// A model.

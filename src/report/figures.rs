@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::data::{FamilyFacts, Group, Results};
 use super::findings::{kendall_tau, layers};
 use super::number::{counted, grouped, signed};
-use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Series};
+use super::plot::{Bars, Curves, Drawing, HeatMap, Plot, Sense, Series};
 use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
 
@@ -154,7 +154,8 @@ fn by_task(results: &Results, what: &str, axis: &str, columns: Vec<(String, usiz
             down: ("task".into(), results.tasks.iter().map(|task| task.name.clone()).collect()),
             cells: results.tasks.iter().map(row).collect(),
             across: (axis.into(), columns.into_iter().map(|(label, _)| label).collect()),
-            shares: false,
+            sense: Sense::Loss,
+            hover: Vec::new(),
         }),
     }
 }
@@ -220,7 +221,8 @@ pub fn heat_map(family: &FamilyFacts, value: &dyn Fn(usize) -> f64) -> HeatMap {
         down: (family.axes[0].clone(), texts(rows)),
         across: (family.axes[1].clone(), texts(columns)),
         cells,
-        shares: false,
+        sense: Sense::Loss,
+        hover: Vec::new(),
     }
 }
 

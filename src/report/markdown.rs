@@ -2,19 +2,32 @@
 //! it says everything in a few lines, for a terminal.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::plot::{Ink, Width};
-use super::view::{ConversationView, FigureView, TableView, TruncationView, View, visible};
-use super::{ReportError, Study, png};
+use super::view::figures::FigureView;
+use super::view::{ConversationView, TableView, TruncationView, View, visible};
+use super::{ReportError, Study, Views, png};
 
 /// The files of the folder, by their paths in it.
 ///
 /// # Errors
 /// Where a figure can't be drawn.
 pub fn folder(study: &Study) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
-    let view = View::new(study);
-    let mut files = vec![("report.md".to_owned(), markdown(&view).into_bytes())];
-    for figure in &view.figures {
+    files(&View::new(study))
+}
+
+/// The folder of what was found inside, alone.
+///
+/// # Errors
+/// Where a figure can't be drawn.
+pub fn folder_of_views(views: &Views) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
+    files(&View::of_views(views))
+}
+
+fn files(view: &View) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
+    let mut files = vec![("report.md".to_owned(), markdown(view).into_bytes())];
+    for figure in view.sections.iter().flat_map(|section| &section.figures) {
         for (width, suffix) in [(Width::Column, "85mm"), (Width::Full, "170mm")] {
             let svg = figure.plot.svg(width, Ink::Paper);
             let picture = png(&svg).map_err(|source| ReportError::Png { figure: figure.id.clone(), source })?;
@@ -48,6 +61,10 @@ fn push(text: &mut String, more: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(more);
 }
 
+/// Below the tables of results.
+const RESULTS: &str = "\nLosses and entropies are token-weighted means in nats per token; Δ is paired with the intact model, its \
+                       interval a 95 % bootstrap over examples. Answered: all tokens of the answer are the likeliest.\n";
+
 fn markdown(view: &View) -> String {
     let mut text = format!("# {}\n\n{}\n\n{}", plain(&view.title), plain(&view.about), fenced("sh", &view.command));
     for warning in &view.warnings {
@@ -56,13 +73,9 @@ fn markdown(view: &View) -> String {
     if let Some(truncations) = &view.truncations {
         text.push_str(&first_right(truncations, !view.conversations.is_empty()));
     }
-    if !view.figures.is_empty() {
-        text.push_str("\n## Figures\n");
-        let commands = match view.report_command == view.command {
-            true => view.command.clone(),
-            false => format!("{}\n{}", view.command, view.report_command),
-        };
-        view.figures.iter().for_each(|figure| text.push_str(&of_figure(figure, &commands)));
+    for section in &view.sections {
+        push(&mut text, format_args!("\n## {}\n", section.title));
+        section.figures.iter().for_each(|figure| text.push_str(&of_figure(figure)));
     }
     if !view.conversations.is_empty() {
         text.push_str("\n## What the model said\n");
@@ -72,12 +85,11 @@ fn markdown(view: &View) -> String {
             text.push_str(&fenced("text", &said(conversation)));
         }
     }
-    text.push_str("\n## Results\n");
-    view.tables.iter().for_each(|table| text.push_str(&of_table(table)));
-    text.push_str(
-        "\nLosses and entropies are token-weighted means in nats per token; Δ is paired with the intact model, its interval a 95 % \
-         bootstrap over examples. Answered: all tokens of the answer are the likeliest.\n",
-    );
+    if !view.tables.is_empty() {
+        text.push_str("\n## Results\n");
+        view.tables.iter().for_each(|table| text.push_str(&of_table(table)));
+        text.push_str(RESULTS);
+    }
     if !view.notes.is_empty() {
         text.push_str("\n## Notes\n");
         for note in &view.notes {
@@ -88,26 +100,28 @@ fn markdown(view: &View) -> String {
     }
     text.push_str("\n## Provenance\n\n");
     let facts = view.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]);
-    text.push_str(&table(&["what", "value"], facts, 2));
+    text.push_str(&table(&["what", "value"], facts, 2..2));
     text.push('\n');
-    let processes = view.processes.iter().map(|process| {
-        let threads = process.threads.to_string();
-        let cells = [
-            &process.started,
-            &process.took,
-            &process.host,
-            &process.version,
-            &process.isa,
-            &threads,
-            &process.command,
-        ];
-        cells.map(String::clone).to_vec()
-    });
-    text.push_str(&table(
-        &["begun (UTC)", "took", "machine", "lesion", "instructions", "threads", "command"],
-        processes,
-        7,
-    ));
+    if !view.processes.is_empty() {
+        let processes = view.processes.iter().map(|process| {
+            let threads = process.threads.to_string();
+            let cells = [
+                &process.started,
+                &process.took,
+                &process.host,
+                &process.version,
+                &process.isa,
+                &threads,
+                &process.command,
+            ];
+            cells.map(String::clone).to_vec()
+        });
+        text.push_str(&table(
+            &["begun (UTC)", "took", "machine", "lesion", "instructions", "threads", "command"],
+            processes,
+            7..7,
+        ));
+    }
     text.push_str("\nThis report is made by\n\n");
     text.push_str(&fenced("sh", &view.report_command));
     text
@@ -126,17 +140,21 @@ fn first_right(truncations: &TruncationView, prompts: bool) -> String {
         cells
     });
     text.push('\n');
-    text + &table(&header, rows, 1)
+    text + &table(&header, rows, 1..header.len())
 }
 
-fn of_figure(figure: &FigureView, commands: &str) -> String {
-    let FigureView { number, id, caption, alt, .. } = figure;
+fn of_figure(figure: &FigureView) -> String {
+    let FigureView { number, id, caption, alt, commands, .. } = figure;
+    let numbers = figure.table.as_ref().map_or_else(String::new, |of| {
+        let header: Vec<&str> = of.header.iter().map(String::as_str).collect();
+        format!("\n{}", table(&header, of.rows.iter().cloned(), of.numbers.0..of.numbers.1))
+    });
     let width = if figure.wide { "170mm" } else { "85mm" };
     format!(
-        "\n![{}](figures/{id}-{width}.svg)\n\n**Figure {number}.** {} ([PNG](figures/{id}-{width}.png))\n\n{}",
+        "\n![{}](figures/{id}-{width}.svg)\n\n**Figure {number}.** {} ([PNG](figures/{id}-{width}.png))\n\n{}{numbers}",
         plain(alt),
         plain(caption),
-        fenced("sh", commands)
+        fenced("sh", &commands.join("\n"))
     )
 }
 
@@ -175,13 +193,13 @@ fn of_table(of: &TableView) -> String {
     let more = of.more.as_ref().map_or(String::new(), |more| {
         format!("\nThe best {}; {more} plans more are in the store.\n", of.rows.len() - 1)
     });
-    format!("\n### {}\n\n{}{more}", plain(&of.name), table(&header, rows, 1))
+    format!("\n### {}\n\n{}{more}", plain(&of.name), table(&header, rows, 1..header.len()))
 }
 
-/// A table; columns from `right_from` on go to the right.
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, right_from: usize) -> String {
+/// A table; these columns go to the right.
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, right: Range<usize>) -> String {
     let mut text = format!("| {} |\n|", header.join(" | "));
-    (0..header.len()).for_each(|column| text.push_str(if column < right_from { "---|" } else { "---:|" }));
+    (0..header.len()).for_each(|column| text.push_str(if right.contains(&column) { "---:|" } else { "---|" }));
     text.push('\n');
     for row in rows {
         let cells: Vec<String> = row.iter().map(|cell| plain(cell)).collect();
@@ -246,6 +264,6 @@ mod tests {
         assert_eq!(fenced("text", "a ``` b"), "````text\na ``` b\n````\n");
         assert_eq!(quoted("# a\nb\n\n    - *c*\u{1b}"), "> \\# a\\\n> b\n> \n> \\- \\*c\\*\\\\u{1b}\n");
         let rows = [vec!["a|b".to_owned(), "1".to_owned()]];
-        assert_eq!(table(&["x", "n"], rows.into_iter(), 1), "| x | n |\n|---|---:|\n| a\\|b | 1 |\n");
+        assert_eq!(table(&["x", "n"], rows.into_iter(), 1..2), "| x | n |\n|---|---:|\n| a\\|b | 1 |\n");
     }
 }

@@ -1,6 +1,7 @@
 //! Reports: what was measured, for people to look at. Pure functions of plain data.
 //!
 //! - [`Study`] and what is in it: the input (`data`).
+//! - [`inside`]: what was found inside a model, read from what the commands print, and drawn.
 //! - `findings`: what follows from it, such as the layer count from which on answers are right.
 //! - [`figures()`]: which plots fit; [`plot`]: plots as data, drawn as SVG or as text; [`png`]: as pictures.
 //! - [`html`]: one page, without network or scripts, in light and dark; [`folder`]: the same as Markdown with pictures;
@@ -13,6 +14,7 @@
 mod data;
 mod figures;
 mod findings;
+pub mod inside;
 mod markdown;
 mod notes;
 mod number;
@@ -25,12 +27,15 @@ mod stored;
 mod tests;
 mod view;
 
-pub use data::{Conversation, FamilyFacts, Group, ModelFacts, NoteFacts, PlanFacts, Process, Results, Said, Study};
+pub use data::{
+    Conversation, FamilyFacts, Group, InsideFacts, ModelFacts, NoteFacts, PlanFacts, Process, Results, Said, Study,
+    Views,
+};
 pub use figures::{Figure, figures, heat_map};
 pub use findings::{FirstRight, Truncations};
-pub use markdown::{folder, text};
+pub use markdown::{folder, folder_of_views, text};
 pub use number::{counted, grouped};
-pub use page::html;
+pub use page::{html, html_of_views};
 pub use png::{PngError, png};
 #[cfg(feature = "store")]
 pub use stored::{command_line, of_store};

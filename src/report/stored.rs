@@ -40,6 +40,7 @@ pub fn of_store(store: &Store, experiment: &Experiment, seed: u64) -> Result<Stu
                 runs: note.runs.iter().map(ToString::to_string).collect(),
             })
             .collect(),
+        inside: Vec::new(),
         results: results(store, experiment, seed)?,
     })
 }

@@ -88,6 +88,7 @@ pub(super) fn study(results: Results) -> Study {
             text: "The *last* layers <img src=x> sharpen.".into(),
             runs: vec!["00112233445566778899".into()],
         }],
+        inside: Vec::new(),
         results,
     }
 }

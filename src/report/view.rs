@@ -1,14 +1,16 @@
 //! A study as the templates want it: texts, in the order in which they are read. What page and Markdown share.
 
+pub(super) mod figures;
+
 use serde::Serialize;
 
-use super::data::{Conversation, Group, Process, Results, Study};
-use super::figures::{Figure, figures};
+use self::figures::SectionView;
+use super::data::{Conversation, Group, InsideFacts, Process, Results, Study, Views};
 use super::findings::{FirstRight, Truncations};
 use super::number::{counted, grouped, percent, plain};
-use super::plot::{Drawing, Plot};
 use crate::measure::nan_last;
 use crate::sweep::{Estimate, Summary};
+use std::collections::HashSet;
 
 /// Rows of a table of plans at most.
 const ROWS: usize = 40;
@@ -30,7 +32,7 @@ pub(super) struct View {
     /// Names and values.
     pub(super) facts: Vec<(String, String)>,
     pub(super) truncations: Option<TruncationView>,
-    pub(super) figures: Vec<FigureView>,
+    pub(super) sections: Vec<SectionView>,
     pub(super) conversations: Vec<ConversationView>,
     pub(super) tables: Vec<TableView>,
     pub(super) notes: Vec<NoteView>,
@@ -55,18 +57,6 @@ pub(super) struct TruncationRow {
     pub(super) half: String,
     pub(super) full: String,
     pub(super) steady: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct FigureView {
-    pub(super) number: usize,
-    pub(super) id: String,
-    pub(super) caption: String,
-    pub(super) alt: String,
-    /// Takes the whole width.
-    pub(super) wide: bool,
-    #[serde(skip)]
-    pub(super) plot: Plot,
 }
 
 #[derive(Serialize)]
@@ -139,7 +129,6 @@ impl View {
     pub(super) fn new(study: &Study) -> View {
         let results = &study.results;
         let truncations = Truncations::of(results);
-        let drawn = figures(results).into_iter().enumerate();
         let mut tables = vec![table(results, &results.all, true)];
         if results.tasks.len() > 1 {
             let open = results.tasks.len() <= OPEN;
@@ -153,7 +142,7 @@ impl View {
             warnings: warnings(study),
             facts: facts(study),
             truncations: truncations.as_ref().map(|found| truncation_view(study, found)),
-            figures: drawn.map(|(i, figure)| figure_view(i + 1, figure)).collect(),
+            sections: figures::of_study(study),
             conversations: study
                 .conversations
                 .iter()
@@ -171,6 +160,34 @@ impl View {
                 })
                 .collect(),
             processes: study.processes.iter().map(process_view).collect(),
+        }
+    }
+
+    /// Of what was found inside alone.
+    pub(super) fn of_views(views: &Views) -> View {
+        let Views { title, about, report_command, inside } = views;
+        let distinct = |of: &dyn Fn(&InsideFacts) -> String| {
+            let mut names: Vec<String> = inside.iter().map(of).collect();
+            let mut seen = HashSet::new();
+            names.retain(|name| seen.insert(name.clone()));
+            visible(&names.join(", "))
+        };
+        View {
+            title: visible(title),
+            about: visible(about),
+            command: visible(report_command),
+            report_command: visible(report_command),
+            warnings: Vec::new(),
+            facts: vec![
+                ("Model".to_owned(), distinct(&|facts| facts.view.model().to_owned())),
+                ("Read from".to_owned(), distinct(&|facts| facts.file.clone())),
+            ],
+            truncations: None,
+            sections: vec![figures::of_views(inside, report_command, 1)],
+            conversations: Vec::new(),
+            tables: Vec::new(),
+            notes: Vec::new(),
+            processes: Vec::new(),
         }
     }
 }
@@ -278,17 +295,6 @@ fn sentence(found: &FirstRight, n_layer: usize) -> String {
             format!("{task}: the first of {examples} answers is right with {}; {half}{full}.", layers(*n))
         }
     }
-}
-
-fn figure_view(number: usize, figure: Figure) -> FigureView {
-    let wide = match &figure.plot.drawing {
-        Drawing::Map(_) => true,
-        Drawing::Bars(bars) => bars.bars.iter().any(|(label, _)| label.chars().count() > 16) || bars.bars.len() > 24,
-        Drawing::Curves(curves) => curves.series.len() > 4,
-        Drawing::Sets(sets) => sets.n_layer > 16,
-    };
-    let alt = format!("{}; {}", figure.plot.title, figure.plot.measure);
-    FigureView { number, id: figure.id, caption: visible(&figure.caption), alt: visible(&alt), wide, plot: figure.plot }
 }
 
 fn conversation_view(

@@ -45,6 +45,7 @@ fn a_grid_of_heads_finds_the_one_that_moves_the_name() {
         [
             "address",
             "head",
+            "label",
             "layer",
             "model",
             "occurrence",
@@ -55,7 +56,8 @@ fn a_grid_of_heads_finds_the_one_that_moves_the_name() {
             "site",
             "token",
             "token_id",
-            "value"
+            "value",
+            "view"
         ]
     );
     let text = ok(&[&["patch", CLEAN, "--corrupted", CORRUPTED], &NAMES[..]].concat());
@@ -135,6 +137,121 @@ fn traces_say_what_carries_a_fact() {
 }
 
 #[test]
+fn grids_and_traces_are_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let draw = |name: &str, args: &[&str]| {
+        assert_eq!(ok(&[args, &["--output", &file(name)]].concat()), "");
+        std::fs::read(file(name)).unwrap()
+    };
+    let svg = |name: &str, args: &[&str]| String::from_utf8(draw(name, args)).unwrap();
+    let pair = ["patch", CLEAN, "--corrupted", CORRUPTED];
+    let heads = svg("heads.svg", &[&pair[..], &NAMES[..]].concat());
+    for part in [
+        ">attn.hook_z of the clean run, patched into the corrupted one</text>",
+        ">+1 the clean run</text>",
+        ">0 the corrupted run</text>",
+        ">+1.00</text>",
+        "<title>10 h1: score 0.9953, value 14.2087; 0..10,10[patch h1 from clean],11</title>",
+    ] {
+        assert!(heads.contains(part), "{part}\n{heads}");
+    }
+    // Both tokens where they differ, and 1 in the middle where the clean run is the one that is patched.
+    let positions = svg("positions.svg", &[&pair[..], &NAMES[..], &["--site", "pre", "--reverse"]].concat());
+    for part in [">10</text>", ">·Tom</text>", ">·Jack</text>", ">1 the clean run</text>", "0 the corrupted run</text>"]
+    {
+        assert!(positions.contains(part), "{part}\n{positions}");
+    }
+    let spain = ["trace", "The capital of Spain is", "--answer", " Madrid", "--subject", "Spain", "--seeds", "3"];
+    let trace = svg("trace.SVG", &spain);
+    assert!(trace.contains(">4*</text>") && trace.contains(">0 as noised</text>"), "{trace}");
+    assert!(trace.contains("<title>steps.0 @4 &quot; Spain&quot;: +0."), "intervals: {trace}");
+    assert!(draw("trace.png", &spain).starts_with(b"\x89PNG"));
+    // Runs that are the same have no scores.
+    let same = svg("same.svg", &["patch", CLEAN, "--corrupted", CLEAN, "--positions", "3", "--answer", " Jack"]);
+    assert!(same.contains(">NaN</text>"), "{same}");
+    refused(2, &[&spain[..], &["--output", &file("trace.png")]].concat(), &["exists", "--force"]);
+    refused(2, &[&spain[..], &["--json", "--output", &file("new.png")]].concat(), &["--json"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5, "what is refused leaves no file");
+}
+
+/// The rows of a grid are a sweep's: computed once, and kept under what decides them.
+#[test]
+fn grids_and_traces_are_computed_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store.db").to_str().unwrap().to_owned();
+    let kept = |args: &[&str]| {
+        let ended = crate::run::run(&[args, &["--json", "--store", &store]].concat());
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        (ended.stdout, ended.stderr)
+    };
+    let pair = ["patch", CLEAN, "--corrupted", CORRUPTED, "--site", "pre"];
+    let (first, told) = kept(&[&pair[..], &NAMES[..]].concat());
+    assert_eq!(told, "");
+    let (again, told) = kept(&[&pair[..], &NAMES[..]].concat());
+    assert_eq!(again, first);
+    // 60 cells, the corrupted run and the clean one, two answers each.
+    assert!(told.contains("all 124 results were there, nothing was computed"), "{told}");
+    let (more, told) = kept(&[&pair[..], &NAMES[..], &["--positions", "9..15"]].concat());
+    assert!(more.contains("\"position\":9") && told.contains("24 of 148 results computed"), "{told}");
+    // The other direction is another run, of which the two baselines are known.
+    let (_, told) = kept(&[&pair[..], &NAMES[..], &["--reverse"]].concat());
+    assert!(!told.contains("nothing was computed"), "{told}");
+    let spain = ["trace", "The capital of Spain is", "--answer", " Madrid", "--subject", "Spain"];
+    let (first, _) = kept(&[&spain[..], &["--seeds", "2"]].concat());
+    let (again, told) = kept(&[&spain[..], &["--seeds", "2"]].concat());
+    assert!(again == first && told.contains("all 51 results were there"), "{told}");
+    let (_, told) = kept(&[&spain[..], &["--seeds", "3"]].concat());
+    assert!(told.contains("25 of 76 results computed"), "{told}");
+    // What was kept is what it says.
+    let verified = crate::run::run(&["store", "verify", "--sample", "0", "--store", &store]);
+    assert!(verified.code == Some(0) && verified.stdout.contains(" 0 mismatches"), "{verified:?}");
+    assert!(format!("{verified:?}").contains("not compared: their plans take values of references"), "{verified:?}");
+    let ended = crate::run::run(&[&spain[..], &["--seeds", "2", "--no-store"]].concat());
+    assert_eq!((ended.code, ended.stderr), (Some(0), String::new()));
+    refused(4, &[&spain[..], &["--store", "/nowhere/store.db"]].concat(), &["/nowhere/store.db"]);
+}
+
+/// Plans of both runs may patch in what a file holds, under any name but those that are patched in here.
+#[test]
+fn references_are_found_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.safetensors").to_str().unwrap().to_owned();
+    let hungary = "The capital of Hungary is";
+    ok(&["cache", "--site", "blocks.5.hook_mlp_out", "-o", &file, hungary]);
+    let spain = "The capital of Spain is";
+    let plan = "0..5,5[patch mlp from other @5],6..12";
+    let named = format!("other={file}");
+    fn with<'a>(args: &[&'a str], named: &'a str) -> Vec<&'a str> {
+        [args, &["--reference", named]].concat()
+    }
+    let plain = loss(spain, " Madrid", "0..12");
+    let losses = |more: &[&str]| {
+        let found =
+            object(&with(&[&["loss", "--json", "--plan", plan, "--answer", " Madrid", spain], more].concat(), &named));
+        floats(&found["answer_nll"]).iter().sum::<f64>()
+    };
+    let patched = losses(&["--no-store"]);
+    assert!(patched != plain);
+    let store = folder.path().join("store.db").to_str().unwrap().to_owned();
+    assert_eq!([losses(&["--store", &store]), losses(&["--store", &store])], [patched; 2]);
+    let told = crate::run::run(&with(&["complete", "--plan", plan, "-n", "2", spain, "--store", &store], &named));
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let args = ["patch", "--json", "--corrupted-plan", plan, "--answer", " Madrid", "--site", "mlp", spain];
+    let mut cells = objects(&with(&args, &named));
+    let summary = cells.pop().unwrap();
+    assert!((number(&summary["corrupted"]["value"]) - patched).abs() < 1e-9, "{summary}");
+    let args = ["trace", "--json", "--plan", plan, "--answer", " Madrid", "--subject", "Spain", "--seeds", "1", spain];
+    let summary = objects(&with(&args, &named)).pop().unwrap();
+    assert!((number(&summary["clean"]) - (-patched).exp()).abs() < 1e-9, "{summary}");
+    refused(2, &["loss", "--plan", plan, spain], &["no reference other"]);
+    refused(2, &["complete", "--plan", plan, spain], &["no reference other"]);
+    let clean = format!("clean={file}");
+    let args = ["trace", "--answer", " Madrid", "--subject", "Spain", "--reference", &clean, spain];
+    refused(2, &args, &["a reference named clean"]);
+}
+
+#[test]
 fn what_can_not_be_patched_or_traced_is_refused() {
     let refuses = |more: &[&str], parts: &[&str]| refused(2, &[&["patch", CLEAN], more].concat(), parts);
     refuses(&["--answer", " Jack"], &["--corrupted"]);
@@ -146,7 +263,7 @@ fn what_can_not_be_patched_or_traced_is_refused() {
     refuses(&["--corrupted", CLEAN, "--answer", " Jack"], &["nothing is corrupted"]);
     refuses(
         &["--corrupted", CORRUPTED, "--answer", " Jack and Tom", "--other", " Tom"],
-        &["--answer is 3 tokens: \" Jack\" \" and\" \" Tom\""],
+        &["--answer \" Jack and Tom\" is 3 tokens: \" Jack\" \" and\" \" Tom\""],
     );
     refuses(&["--corrupted", CORRUPTED, "--answer", ""], &["no tokens"]);
     refuses(&["--corrupted", CORRUPTED, "--answer", " Jack", "--site", "luck"], &["luck"]);

@@ -44,7 +44,8 @@ fn tokens_say_what_a_plan_changes() {
             "position",
             "schema_version",
             "token",
-            "token_id"
+            "token_id",
+            "view"
         ]
     );
     let identity = objects(&["tokens", "--json", "--plan", "0..12", TEXT]);
@@ -198,6 +199,9 @@ fn views_are_drawn() {
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for (name, args) in [
         ("attribute.svg", &["attribute", "--answer", " Jack", NAMES][..]),
+        ("heads.svg", &["attention", NAMES]),
+        ("lens.svg", &["lens", NAMES]),
+        ("lens.png", &["lens", "--last", "5", "--plan", "0..3,3*2,(4|5),7a", NAMES]),
         ("attention.svg", &["attention", "--layer", "10", "--head", "1", NAMES]),
         ("similarity.png", &["similarity", NAMES]),
     ] {
@@ -210,10 +214,37 @@ fn views_are_drawn() {
         refused(2, &[args, &["--output", &path]].concat(), &["exists", "--force"]);
         refused(2, &[args, &["--json", "--output", &new]].concat(), &["--json"]);
         let several = ["--plan", "0..3", "--plan", "0..4", "--output", &other];
-        refused(2, &[args, &several].concat(), &["3 plans: a drawing shows one"]);
+        refused(2, &[args, &several].concat(), &[" plans: a drawing shows one"]);
     }
-    refused(2, &["attention", NAMES, "--output", &file("all.svg")], &["--layer and --head"]);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "what is refused leaves no file");
+    ok(&["tokens", "--plan", "0..8", TEXT, "--output", &file("tokens.svg")]);
+    // Each says what it shows, and what its colours mean.
+    let drawn = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    for (name, parts) in [
+        (
+            "attribute.svg",
+            &[">10 h1</text>", ">0..12 (intact): what each head adds</text>", "towards &quot; Jack&quot;"][..],
+        ),
+        ("attention.svg", &["10 h1, where each token looks", ">·Tom 10</text>", ">100\u{a0}%</text>"]),
+        ("heads.svg", &["to position 0", "entropy", "nats</text>"]),
+        (
+            "lens.svg",
+            &[
+                ">·Jack</text>",
+                ">embed</text>",
+                "above it: what is said in the end",
+                "<title>10, behind &quot; to&quot;",
+            ],
+        ),
+        ("tokens.svg", &[">·Madrid</text>", "worse</text>", "more likely: "]),
+    ] {
+        let svg = drawn(name);
+        parts.iter().for_each(|part| assert!(svg.contains(part), "{name}: {part}\n{svg}"));
+    }
+    // What can't be seen is refused before anything runs.
+    refused(2, &["lens", "--last", "0", TEXT, "--output", &file("none.svg")], &["nothing to draw"]);
+    let long = ["similarity", "--plan", "3*300", TEXT, "--output", &file("large.svg")];
+    refused(2, &long, &["90601 cells", "40000"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 7, "what is refused leaves no file");
 }
 
 #[test]

@@ -126,6 +126,161 @@ fn plots_are_drawn_as_text() {
     assert!(loss.contains("uniform, ln V") && loss.contains('█'), "{loss}");
 }
 
+/// A file with what a command prints with `--json`.
+fn found(place: &Place, name: &str, args: &[&str]) -> String {
+    let path = place.text(name);
+    ok(&[args, &["--json", "--output", &path]].concat());
+    path
+}
+
+const NAMES: &str = "When Tom and Jack went to the market, Tom gave a lamp to";
+
+/// One file of each view.
+fn views(place: &Place) -> Vec<String> {
+    let corrupted = NAMES.replace("market, Tom", "market, Jack");
+    let patch = ["patch", NAMES, "--corrupted", &corrupted, "--answer", " Jack", "--other", " Tom"];
+    let spain = "The capital of Spain is";
+    vec![
+        found(
+            place,
+            "tokens.jsonl",
+            &["tokens", "--plan", "0..8", "The capital of Spain is Madrid.\nOne day, <b>Anna"],
+        ),
+        found(place, "lens.jsonl", &["lens", NAMES]),
+        found(place, "attribute.jsonl", &["attribute", "--answer", " Jack", "--other", " Tom", NAMES]),
+        found(place, "pattern.jsonl", &["attention", "--layer", "10", "--head", "1", NAMES]),
+        found(place, "heads.jsonl", &["attention", NAMES]),
+        found(place, "similarity.jsonl", &["similarity", NAMES]),
+        found(place, "heads-patch.jsonl", &patch),
+        found(place, "patch.jsonl", &[&patch[..], &["--site", "pre"]].concat()),
+        found(place, "trace.jsonl", &["trace", spain, "--subject", "Spain", "--answer", " Madrid", "--seeds", "4"]),
+    ]
+}
+
+#[test]
+fn what_was_found_inside_is_reported() {
+    let place = Place::new();
+    let files = views(&place);
+    let mut args = vec!["report", "--output"];
+    let page = place.text("page.html");
+    args.push(&page);
+    files.iter().for_each(|file| args.extend(["--view", file]));
+    ok(&args);
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("Looking inside") && html.contains("<title>Inside mini</title>"));
+    assert!(!html.contains("<script") && !html.contains("http://") && !html.contains("https://"));
+    assert!(!html.contains("<section id=\"results\">"), "nothing was swept");
+    for said in [
+        " tokens that were the likeliest, ",
+        "Behind the last token &quot;\u{a0}Jack&quot; is said in the end (98\u{a0}%), and without a break from step 10 on.",
+        "the largest part is 10 h1: +7.65",
+        "looks most at &quot;\u{a0}Tom&quot; (position 10)",
+        "How much each head of 0..12 attends to position 0, on average over the text, its first 2 tokens left out. The most: ",
+        "(block influence, Men et al. 2024). Most: step 0, 0.71;",
+        "Furthest from the corrupted run: 10 h1 with +1.00. 95 of 96 cells move it by less than 0.05.",
+        "Intervals are 95\u{a0}% bootstraps over seeds;",
+        "&lt;</text>",
+    ] {
+        assert!(html.contains(said), "{said}");
+    }
+    // All of one file, one behind the other, are the same views.
+    let all: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let together = place.text("all.jsonl");
+    fs::write(&together, &all).unwrap();
+    let second = place.text("second.html");
+    ok(&["report", "--view", &together, "--output", &second]);
+    let figures = |html: &str| html.matches("<figure ").count();
+    assert_eq!(figures(&fs::read_to_string(&second).unwrap()), figures(&html));
+    let folder = place.text("folder");
+    ok(&["report", "--view", &together, "--markdown", "--output", &folder, "--title", "What *I* found"]);
+    let report = fs::read_to_string(place.path("folder/report.md")).unwrap();
+    assert!(report.starts_with("# What \\*I\\* found\n") && report.contains("| next | intact | plan |"), "{report}");
+    assert!(place.path("folder/figures/fig-2-lens-170mm.png").is_file());
+    // Beside an experiment, behind its own figures.
+    place.swept("orders", &["--family", "skip-one"]);
+    let both = place.text("both.html");
+    ok(&["report", "--store", &place.text("store.db"), "orders", "--view", &files[1], "--output", &both]);
+    let html = fs::read_to_string(&both).unwrap();
+    assert!(html.contains("<section id=\"figures\">") && html.contains("<section id=\"inside\">"));
+    assert!(
+        html.contains("<figure id=\"fig-1-skip-one\"") && html.contains("<figure id=\"fig-2-lens\" class=\"wide\"")
+    );
+}
+
+#[test]
+fn files_that_hold_no_view_are_refused() {
+    let place = Place::new();
+    let page = place.text("page.html");
+    let refuses = |code: i32, bytes: &[u8], parts: &[&str]| {
+        fs::write(place.path("view.jsonl"), bytes).unwrap();
+        let file = place.text("view.jsonl");
+        refused(code, &["report", "--view", &file, "--output", &page], parts);
+    };
+    refuses(3, b"", &["view.jsonl: there is no view in it"]);
+    refuses(3, b"\xff", &["not UTF-8 at byte 0"]);
+    refuses(3, b"{", &["view.jsonl: line 1: "]);
+    refuses(3, b"[1, 2]", &["line 1: no view"]);
+    refuses(3, b"{\"view\": \"sweep\"}", &["line 1: no view"]);
+    refuses(3, b"{\"view\": 7}", &["line 1: no view"]);
+    for view in ["tokens", "lens", "attribute", "attention", "similarity", "patch", "trace"] {
+        refuses(3, format!("{{\"view\": \"{view}\"}}").as_bytes(), &[&format!("lesion {view} in lines 1..=1: ")]);
+    }
+    let lens = fs::read_to_string(found(&place, "lens.jsonl", &["lens", "The capital of Spain is"])).unwrap();
+    let without = |line: usize| {
+        let kept = lens.lines().enumerate().filter(|(i, _)| *i != line).map(|(_, line)| format!("{line}\n"));
+        kept.collect::<String>()
+    };
+    let lines = lens.lines().count();
+    for line in [0, 1, 20, lines - 1] {
+        refuses(3, without(line).as_bytes(), &["lesion lens"]);
+    }
+    // Numbers that a file names are no sizes of anything.
+    let huge = lens.replace("\"position\":0,", "\"position\":18446744073709551615,");
+    refuses(3, huge.as_bytes(), &["lesion lens"]);
+    let huge = lens.replace("\"steps\":0,", "\"steps\":18446744073709551615,");
+    refuses(3, huge.as_bytes(), &["a step is missing"]);
+    refuses(3, lens.replace("\"steps\":", "\"steps\":-").as_bytes(), &["lesion lens"]);
+    let trace = found(&place, "trace.jsonl", &["trace", "Paris is in", "--subject", "Paris", "--answer", " France"]);
+    let trace = fs::read_to_string(trace).unwrap();
+    let cells: Vec<&str> = trace.lines().collect();
+    refuses(3, cells[..cells.len() - 1].join("\n").as_bytes(), &["the summary behind the cells is missing"]);
+    refuses(3, cells[cells.len() - 1].as_bytes(), &["there are no cells"]);
+    refuses(3, [&cells[1..], &cells[..1]].concat().join("\n").as_bytes(), &["lesion trace"]);
+    let similarity = fs::read_to_string(found(&place, "similarity.jsonl", &["similarity", NAMES])).unwrap();
+    refuses(3, similarity.replace("\"embed\",", "").as_bytes(), &["12 states by 12"]);
+    let pattern = found(&place, "pattern.jsonl", &["attention", "--layer", "10", "--head", "1", NAMES]);
+    let pattern = fs::read_to_string(pattern).unwrap();
+    refuses(3, pattern.replace("\"pattern\":[[", "\"pattern\":[[0.5,").as_bytes(), &["does not fit its 15 tokens"]);
+    // Half of a view, NaN in it and a terminal's escapes: text is text, and NaN a value.
+    let odd = lens.replace("\"likeliest_probability\":0", "\"likeliest_probability\":\"NaN\",\"x\":0");
+    let odd = odd.replace("\"likeliest\":\" ", "\"likeliest\":\"\\u001b[2J</svg><script>\\u202e");
+    fs::write(place.path("odd.jsonl"), odd).unwrap();
+    ok(&["report", "--view", &place.text("odd.jsonl"), "--output", &page]);
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(!html.contains("<script") && !html.contains('\u{1b}') && !html.contains('\u{202e}'));
+    refused(2, &["report"], &["EXPERIMENT"]);
+    refused(3, &["report", "--view", "nowhere.jsonl"], &["nowhere.jsonl"]);
+    refused(2, &["report", "--view", "-", "--view", "-"], &["stdin"]);
+}
+
+#[test]
+fn a_browser_shows_what_was_found_inside() {
+    let place = Place::new();
+    let page = place.text("page.html");
+    let files = views(&place);
+    let mut args = vec!["report", "--output", &page];
+    files.iter().for_each(|file| args.extend(["--view", file]));
+    ok(&args);
+    let html = fs::read_to_string(Path::new(&page)).unwrap();
+    let widths = [360, 768, 1280];
+    let Some(Shown { overflow, asked, console }) = shown(&html, &widths) else {
+        eprintln!("skipped: no Chromium here");
+        return;
+    };
+    assert_eq!(overflow, widths.map(|width| (width, 0)));
+    assert_eq!((asked, console), (vec![], vec![]));
+}
+
 /// What a browser made of a page.
 struct Shown {
     /// How far the page is wider than the window, at each width.

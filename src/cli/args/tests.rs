@@ -41,7 +41,7 @@ fn numbers_are_bounded() {
     for refused in ["--threads=0", "--threads=100000", "--threads=-1", "--max-tokens=0", "--top-k=0", "--seed=-1"] {
         assert!(parse(&["complete", "x", refused]).is_err(), "{refused}");
     }
-    assert_eq!(complete(&["x", "--threads", "1024"]).engine.threads, Some(1024));
+    assert_eq!(complete(&["x", "--threads", "1024"]).run.engine.threads, Some(1024));
 }
 
 #[test]

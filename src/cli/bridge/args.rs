@@ -6,7 +6,6 @@ use std::str::FromStr;
 use clap::{Args, Subcommand};
 
 use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, positive};
-use crate::cli::references::ReferenceArgs;
 use crate::cli::sweep::args::{ExampleArgs, MemorySize};
 
 /// Fit linear shortcuts between layers, and judge them: files for `bridge(6:11,NAME)` in plans
@@ -161,7 +160,6 @@ impl TextArgs {
             window: Some(window),
             stride: Some(window.saturating_sub(1)),
             bos: BosArgs { bos: self.bos.bos, no_bos: self.bos.no_bos },
-            references: ReferenceArgs::default(),
         }
     }
 }

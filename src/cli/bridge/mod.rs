@@ -15,7 +15,7 @@ use self::args::{Bridge, BridgeCommand, Eval, Fit, Pair, TextArgs, ToArgs, Tune}
 use super::failure::{Exit, Failure, Result};
 use super::model::shown_path;
 use super::output::{Output, note, size};
-use super::references::saved_failure;
+use super::references::{ReferenceArgs, saved_failure};
 use super::sweep::args::MemorySize;
 use super::sweep::inputs::{Inputs, name, stdin_once};
 use super::sweep::memory::memory_for;
@@ -130,7 +130,7 @@ struct Text {
 impl Text {
     fn read(args: &TextArgs, share: f64, model: &Model) -> Result<Text> {
         let examples = args.examples(model.config().n_positions);
-        let mut inputs = Inputs::open(&examples, None, model)?;
+        let mut inputs = Inputs::open(&examples, &ReferenceArgs::default(), None, model)?;
         let mut text = Text { names: inputs.names(), fitted: Vec::new(), held_out: Vec::new() };
         let mut number = 0;
         while let Some(placed) = inputs.next()? {

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use lesion::plan::Site;
 
-use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::args::{BosArgs, RunArgs, positive};
 use crate::cli::bridges::BridgeArgs;
+use crate::cli::store::args::StoreArgs;
 use crate::cli::sweep::args::MemoryArgs;
 
 /// Patch activations of a clean run into a corrupted one, layer by position or by head: what brings the answer back?
@@ -21,13 +22,15 @@ run is patched: 0 is then what breaks it.
 The metric is the difference of the logits of two tokens behind the prompt, --answer and --other, or without \
 --other the loss of the answer, of any length, in nats; then patches at all positions reach the answer's tokens, too.
 
-All cells are one sweep, which shares what they have in common. With --json: an object for each cell, and a last one with \
-the baselines and the cost.
+All cells are one sweep, which shares what they have in common; the store keeps them, and what is there is not computed again. \
+With --json: an object for each cell, and a last one with the baselines and the cost. An output file that ends in .svg or .png \
+is a drawing.
 
 Examples:
   lesion patch 'Paris is in' --corrupted 'Madrid is in' --answer ' France'
   lesion patch --site post 'Paris is in' --corrupted 'Rome is in' --answer ' it'
-  lesion patch 'Paris is in' --corrupted-plan 'skip 0' --answer ' France'")]
+  lesion patch 'Paris is in' --corrupted-plan 'skip 0' --answer ' France'
+  lesion patch Paris --corrupted Rome --answer ' is' --site mlp --output g.png")]
 pub(crate) struct Patch {
     /// The clean prompt; `-` reads it from stdin, byte for byte
     #[arg(value_name = "TEXT")]
@@ -63,11 +66,9 @@ pub(crate) struct Patch {
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Trace an answer causally: noise the subject, restore one state at a time, and see what brings the answer back
@@ -76,12 +77,14 @@ pub(crate) struct Patch {
 Gaussian noise is added to the embeddings of the subject's tokens; then the clean run's state at a layer and position is put back \
 under the same noise (Meng et al. 2022). A cell is how much likelier that makes the answer: \
 p(answer | restored) - p(answer | noised), the mean over seeds. With --json: an object for each cell, with the 95 % bootstrap \
-interval over seeds, and a last one with the baselines and the cost.
+interval over seeds, and a last one with the baselines and the cost. What is in the store is not computed again. An output file \
+that ends in .svg or .png is a drawing.
 
 Examples:
   lesion trace 'The capital of Spain is' --subject Spain --answer ' Madrid'
   lesion trace 'Paris is in' --subject Paris --answer ' France' --site mlp
-  lesion trace 'Paris is in' --subject Paris --answer ' France' --seeds 3 --json")]
+  lesion trace 'Paris is in' --subject Paris --answer ' France' --seeds 3 --json
+  lesion trace 'Paris is in' --subject Paris --answer ' France' --output t.svg")]
 pub(crate) struct Trace {
     /// The prompt; `-` reads it from stdin, byte for byte
     #[arg(value_name = "TEXT")]
@@ -117,11 +120,9 @@ pub(crate) struct Trace {
     #[command(flatten)]
     pub(crate) memory: MemoryArgs,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) store: StoreArgs,
     #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Sites, by their words in plans.

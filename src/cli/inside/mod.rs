@@ -2,12 +2,15 @@
 //! and positions or heads (`map`).
 
 pub(crate) mod args;
+mod keeping;
 pub(crate) mod map;
 pub(crate) mod patch;
 pub(crate) mod trace;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
+use lesion::forward::Session;
 use lesion::inside::{GridRow, InsideError, Limits};
 use lesion::measure::Answered;
 use lesion::model::Model;
@@ -15,19 +18,41 @@ use lesion::plan::{Part, Plan};
 use lesion::sweep::SweepCost;
 use serde::Serialize;
 
-use super::args::BosArgs;
+use self::keeping::Keeping;
+use super::args::{BosArgs, ModelArgs};
 use super::failure::{Exit, Failure, Result};
-use super::look::Names;
 use super::output::{note, shown};
 use super::resolve::{self, Input, NamedPlan};
+use super::store::args::StoreArgs;
 use super::sweep::args::MemoryArgs;
 use super::sweep::memory::memory_for;
 use super::sweep::running::sweep_failure;
 use super::{forward_failure, measure_failure, model, signals};
 
-/// What an experiment may take: ends at Ctrl-C.
-fn limits(args: &MemoryArgs) -> Result<Limits<'static>> {
-    Ok(Limits { memory: memory_for(args.memory, 0)?, stop: &signals::interrupted })
+/// Runs an experiment, within what it may take and until Ctrl-C, with its results in the store; what it found, and what that is
+/// equal within, bit for bit.
+fn kept<T>(
+    session: &mut Session,
+    memory: &MemoryArgs,
+    (store, model_args): (&StoreArgs, &ModelArgs),
+    run: impl FnOnce(&mut Session, Limits<'_>) -> std::result::Result<T, InsideError>,
+) -> Result<(T, String)> {
+    let limits = Limits { memory: memory_for(memory.memory, 0)?, stop: &signals::interrupted, keep: None };
+    let found = match Keeping::open(store, model_args, session)? {
+        None => (run(session, limits).map_err(|error| inside_failure(&error))?, session.numerics()),
+        Some(keeping) => {
+            let keeping = RefCell::new(keeping);
+            let found = run(session, Limits { keep: Some(&keeping), ..limits });
+            let keeping = keeping.into_inner();
+            match found {
+                Ok(found) => (found, keeping.finish(session)?),
+                Err(error) => return Err(keeping.break_off(inside_failure(&error))),
+            }
+        }
+    };
+    model::check_unchanged(session.model(), model_args.read())?;
+    signals::check()?;
+    Ok(found)
 }
 
 fn inside_failure(error: &InsideError) -> Failure {
@@ -66,19 +91,6 @@ fn prompted(model: &Model, prompt: &str, answer: &str, bos: &BosArgs) -> Result<
     }
     resolve::within_context(answered.ids.len(), model.config())?;
     Ok(Prompted { answer: answered.ids[answered.answer].to_vec(), input })
-}
-
-/// An answer of a token alone.
-fn single(answer: &[u32], flag: &str, names: &Names<'_>) -> Result<u32> {
-    match answer {
-        [id] => Ok(*id),
-        several => {
-            let tokens: Vec<String> = several.iter().map(|id| names.quoted(*id)).collect();
-            let message = format!("{flag} is {} tokens: {}", several.len(), tokens.join(" "));
-            Err(Failure::usage(format!("{message}; a difference of logits is between two tokens"))
-                .with_help("without --other the loss of the whole answer is measured"))
-        }
-    }
 }
 
 /// An answer in JSON.

@@ -7,27 +7,33 @@ use lesion::inside::{Cells, Direction, Grid, Metric, PatchGrid, Run};
 use lesion::measure::Number;
 use lesion::model::Model;
 use lesion::plan::{Action, Modifier, Site};
+use lesion::report::inside::Shown;
 use serde::Serialize;
 
 use super::args::Patch;
 use super::map::{self, CELL, Map};
-use super::{
-    AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, limits, plan, prompted, row_label, signed, single,
-};
+use super::{AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, kept, plan, prompted, row_label, signed};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::look::Names;
+use crate::cli::model;
 use crate::cli::output::{Output, SCHEMA_VERSION, shown};
 use crate::cli::resolve::{self, Input, NamedPlan};
-use crate::cli::{model, signals};
+
+/// What an answer of several tokens can be measured by.
+const ONE: &str =
+    "a difference of logits is between two tokens; without --other the loss of the whole answer is measured";
 
 /// A patched run. Fields are never renamed.
 #[derive(Serialize)]
 struct CellRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: String,
     site: &'static str,
     address: String,
+    /// As people read it: `5`, `5a`, `5@1`.
+    label: String,
     layer: usize,
     occurrence: usize,
     /// Where the columns are positions.
@@ -46,6 +52,7 @@ struct CellRecord<'a> {
 #[derive(Serialize)]
 struct SummaryRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     numerics: String,
     bos: bool,
@@ -70,7 +77,15 @@ struct SummaryRecord<'a> {
 struct RunRecord<'a> {
     plan: &'a str,
     ids: &'a [u32],
+    tokens: Vec<Option<String>>,
     value: Number,
+}
+
+impl<'a> RunRecord<'a> {
+    fn new((input, plan): &'a (Input, NamedPlan), value: f64, names: &Names<'_>) -> RunRecord<'a> {
+        let tokens = input.ids.iter().map(|id| names.text(*id)).collect();
+        RunRecord { plan: &plan.text, ids: &input.ids, tokens, value: Number(value) }
+    }
 }
 
 /// Both runs, and what tells them apart.
@@ -84,27 +99,34 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
     for text in [&args.plan, &args.corrupted_plan].into_iter().flatten() {
         resolve::parse(text)?;
     }
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let pair = pair(args, &model)?;
     let positions = positions(args, &pair)?;
+    let columns = if args.site.has_heads() { model.config().n_head } else { positions.len() };
     let cells = match args.site.has_heads() {
         true => Cells::Heads { positions: args.positions.as_ref().map(|positions| positions.0.clone()) },
         false => Cells::Positions(positions),
     };
     let direction = if args.reverse { Direction::Noise } else { Direction::Denoise };
-    let side = |(input, plan): &(Input, NamedPlan)| Run { ids: input.ids.clone(), plan: plan.plan.clone() };
+    let references = args.run.references.read()?;
+    let side = |(input, plan): &(Input, NamedPlan)| {
+        let references = references.clone();
+        Run { references, ..Run::new(input.ids.clone(), plan.plan.clone()) }
+    };
     let grid = PatchGrid::new(side(&pair.clean), side(&pair.corrupted), args.site.site(), cells, direction);
     let names = Names::new(&model, &pair.clean.0);
     let grid = grid.map_err(|error| told_tokens(inside_failure(&error), &pair, &names))?;
+    let drawn = |plan: &NamedPlan| plan.plan.executions().count().saturating_mul(columns);
+    output.check_drawn(std::slice::from_ref(&receiver(args, &pair).0.1), &drawn, Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(args.bridges.read(&model)?);
-    let found = grid.run(&mut session, &pair.metric, limits(&args.memory)?).map_err(|error| inside_failure(&error))?;
-    model::check_unchanged(&model, args.model.read())?;
-    signals::check()?;
-    if output.json {
-        records(&mut output, args, &session, &pair, &found, &names)?;
+    let store = (&args.store, &args.run.model);
+    let (found, numerics) =
+        kept(&mut session, &args.memory, store, |session, limits| grid.run(session, &pair.metric, limits))?;
+    if output.takes_objects() {
+        records(&mut output, args, (&session, numerics), &pair, &found, &names)?;
     } else {
         show(&mut output, args, &pair, &found, &names)?;
     }
@@ -129,8 +151,8 @@ fn pair(args: &Patch, model: &Model) -> Result<Pair> {
     let names = Names::new(model, &clean.input);
     let metric = match &args.other {
         Some(other) => Metric::LogitDifference {
-            answer: single(&clean.answer, "--answer", &names)?,
-            other: single(&answered(other)?.0.answer, "--other", &names)?,
+            answer: names.one(&clean.answer, "--answer", &args.answer, ONE)?,
+            other: names.one(&answered(other)?.0.answer, "--other", other, ONE)?,
         },
         None => Metric::Nll { answer: clean.answer },
     };
@@ -176,7 +198,7 @@ fn receiver<'a>(args: &Patch, pair: &'a Pair) -> (&'a (Input, NamedPlan), &'stat
 fn records(
     output: &mut Output,
     args: &Patch,
-    session: &Session,
+    (session, numerics): (&Session, String),
     pair: &Pair,
     grid: &Grid,
     names: &Names<'_>,
@@ -192,10 +214,12 @@ fn records(
             let token_id = position.map(|position| input.ids[position]);
             output.object(&CellRecord {
                 schema_version: SCHEMA_VERSION,
+                view: "patch",
                 model: session.model().name(),
                 plan: patched(plan, row.index, site, head, positions, from)?,
                 site: site.hook(),
                 address: row.address.to_string(),
+                label: row_label(row, &grid.rows),
                 layer: row.layer,
                 occurrence: row.occurrence,
                 position,
@@ -212,12 +236,11 @@ fn records(
         Metric::Nll { answer } => (answer.clone(), None),
     };
     let (answer, other) = ids(&pair.metric);
-    let side = |(input, plan): &'_ (Input, NamedPlan), value| (input.ids.clone(), plan.text.clone(), Number(value));
-    let (clean, corrupted) = (side(&pair.clean, grid.clean), side(&pair.corrupted, grid.corrupted));
     output.object(&SummaryRecord {
         schema_version: SCHEMA_VERSION,
+        view: "patch",
         model: session.model().name(),
-        numerics: session.numerics(),
+        numerics,
         bos: pair.clean.0.bos,
         site: site.hook(),
         positions: match given {
@@ -228,8 +251,8 @@ fn records(
         metric: if other.is_some() { "logit difference" } else { "nll" },
         answer: AnswerRecord { text: &args.answer, ids: &answer },
         other: args.other.as_deref().zip(other.as_deref()).map(|(text, ids)| AnswerRecord { text, ids }),
-        clean: RunRecord { ids: &clean.0, plan: &clean.1, value: clean.2 },
-        corrupted: RunRecord { ids: &corrupted.0, plan: &corrupted.1, value: corrupted.2 },
+        clean: RunRecord::new(&pair.clean, grid.clean, names),
+        corrupted: RunRecord::new(&pair.corrupted, grid.corrupted, names),
         noise_floor: grid.noise_floor,
         resolved: grid.is_resolved(),
         cells: grid.values.iter().map(Vec::len).sum(),

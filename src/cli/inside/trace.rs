@@ -5,27 +5,29 @@ use std::ops::Range;
 use lesion::forward::Session;
 use lesion::inside::{Run, Trace as Tracing, Traced, TracedCell, noise_level};
 use lesion::measure::Number;
+use lesion::report::inside::Shown;
 use lesion::sweep::Estimate;
 use serde::Serialize;
 
 use super::args::Trace;
 use super::map::{self, CELL, Map};
-use super::{
-    AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, limits, plan, prompted, row_label, tokens_of,
-};
+use super::{AnswerRecord, CostRecord, Prompted, cost_text, kept, plan, prompted, row_label, tokens_of};
 use crate::cli::failure::{Exit, Result};
 use crate::cli::look::Names;
+use crate::cli::model;
 use crate::cli::output::{Output, SCHEMA_VERSION, shown};
-use crate::cli::resolve;
-use crate::cli::{model, signals};
+use crate::cli::resolve::{self, NamedPlan};
 
 /// A state that was restored. Fields are never renamed.
 #[derive(Serialize)]
 struct CellRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     site: &'static str,
     address: String,
+    /// As people read it: `5`, `5a`.
+    label: String,
     layer: usize,
     position: usize,
     token: Option<String>,
@@ -54,6 +56,7 @@ impl From<Estimate> for EstimateRecord {
 #[derive(Serialize)]
 struct SummaryRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     numerics: String,
     bos: bool,
@@ -82,9 +85,9 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
     if let Some(text) = &args.plan {
         resolve::parse(text)?;
     }
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let plan = plan(args.plan.as_deref(), &model)?;
     let prompt = resolve::given_or_stdin(&args.prompt)?;
     let Prompted { input, answer } = prompted(&model, &prompt, &args.answer, &args.bos)?;
@@ -93,7 +96,7 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
         (text, None) => tokens_of(&model, &input, text.as_deref().unwrap_or_default())?,
     };
     let trace = Tracing {
-        run: Run { ids: input.ids.clone(), plan: plan.plan.clone() },
+        run: Run { references: args.run.references.read()?, ..Run::new(input.ids.clone(), plan.plan.clone()) },
         answer,
         // Nothing before the subject is noised.
         positions: subject.start.min(input.ids.len() - 1)..input.ids.len(),
@@ -104,13 +107,14 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
         window: args.window as usize,
     };
     let names = Names::new(&model, &input);
+    let drawn = |plan: &NamedPlan| plan.plan.executions().count().saturating_mul(trace.positions.len());
+    output.check_drawn(std::slice::from_ref(&plan), &drawn, Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(args.bridges.read(&model)?);
-    let found = trace.run(&mut session, limits(&args.memory)?).map_err(|error| inside_failure(&error))?;
-    model::check_unchanged(&model, args.model.read())?;
-    signals::check()?;
-    if output.json {
-        records(&mut output, args, &session, &trace, &found, &names)?;
+    let store = (&args.store, &args.run.model);
+    let (found, numerics) = kept(&mut session, &args.memory, store, |session, limits| trace.run(session, limits))?;
+    if output.takes_objects() {
+        records(&mut output, args, (&session, numerics), &trace, &found, &names)?;
     } else {
         show(&mut output, args, &trace, &found, &names)?;
     }
@@ -121,7 +125,7 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
 fn records(
     output: &mut Output,
     args: &Trace,
-    session: &Session,
+    (session, numerics): (&Session, String),
     trace: &Tracing,
     found: &Traced,
     names: &Names<'_>,
@@ -131,9 +135,11 @@ fn records(
         for (position, TracedCell { restored, effect }) in found.columns.clone().zip(cells) {
             output.object(&CellRecord {
                 schema_version: SCHEMA_VERSION,
+                view: "trace",
                 model,
                 site: trace.site.hook(),
                 address: row.address.to_string(),
+                label: row_label(row, &found.rows),
                 layer: row.layer,
                 position,
                 token: names.text(ids[position]),
@@ -145,8 +151,9 @@ fn records(
     }
     output.object(&SummaryRecord {
         schema_version: SCHEMA_VERSION,
+        view: "trace",
         model,
-        numerics: session.numerics(),
+        numerics,
         bos: args.bos.wanted(),
         plan: &trace.run.plan.to_string(),
         prompt_ids: ids,

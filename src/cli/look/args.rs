@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use lesion::measure::ChangeOrder;
 
-use crate::cli::args::{EngineArgs, ModelArgs, OutputArgs, PlanArgs, PromptArgs, positive};
+use crate::cli::args::{EngineArgs, ModelArgs, PlanArgs, PromptArgs, RunArgs, positive};
 use crate::cli::bridges::BridgeArgs;
 use crate::cli::references::ReferenceArgs;
 use crate::cli::sweep::args::MemorySize;
@@ -15,7 +15,8 @@ use crate::cli::sweep::args::MemorySize;
 #[command(after_help = "\
 A row is a place in the text: the token that comes next, its loss in nats and its rank under the intact model and under the \
 plan (0: the likeliest), the entropies, and KL(intact ‖ plan). Behind them stand the tokens that gained and lost most, with \
-their probabilities before and after. With --json: an object for each place.
+their probabilities before and after. With --json: an object for each place. An output file that ends in .svg or .png is a \
+drawing.
 
 Examples:
   lesion tokens --plan 0..8 'The capital of Spain is Madrid.'
@@ -33,13 +34,7 @@ pub(crate) struct Tokens {
     #[arg(long, value_enum, default_value_t = By::Probability, value_name = "MEASURE")]
     pub(crate) by: By,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +64,7 @@ A cell is the likeliest token behind a step, in each place of the text, on the r
 LayerNorm (with the row's own statistics) and the unembedding; the bolder its colour, the likelier. The last row is what the plan says. \
 With --json: an object for each cell, with probability, entropy, the loss and rank of the token that comes next, and the \
 divergence from the last row. With --tuned each state goes through the map of its layer first: behind layer l that from l + 1 \
-to the end.
+to the end. An output file that ends in .svg or .png is a drawing.
 
 Examples:
   lesion lens 'The capital of Spain is'
@@ -87,13 +82,7 @@ pub(crate) struct Lens {
     #[arg(long, value_name = "FILE")]
     pub(crate) tuned: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Take a logit apart: what each head and each MLP adds to it (direct logit attribution)
@@ -130,13 +119,7 @@ pub(crate) struct Attribute {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Show where heads look: one head's pattern as a picture, or all heads in a few numbers
@@ -145,7 +128,7 @@ pub(crate) struct Attribute {
 With --layer and --head: a line for each token, dark where it looks. Without --head, for every head (or those of --layer) the \
 mean attention to the token before, to position 0 (where BOS is), and the entropy in nats; and its induction score: the \
 attention, in the second copy of random tokens, to what followed the token the first time. With --json: an object for each \
-head. An output file that ends in .svg or .png is a drawing of one head.
+head. An output file that ends in .svg or .png is a drawing.
 
 Examples:
   lesion attention 'The capital of Spain is'
@@ -167,13 +150,7 @@ pub(crate) struct Attention {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Compare residual states: how alike they are from step to step, and how much each step turns them
@@ -182,7 +159,7 @@ pub(crate) struct Attention {
 A cell is the mean cosine of two states, in hundredths; a state is the residual stream behind a step. Block influence is 1 - \
 the mean cosine of the states before and behind a step (Men et al. 2024). Means are over all tokens of all texts alike. \
 Position 0, where BOS is, behaves otherwise than all others and is left out unless asked for. With --json: an object for each plan, \
-with and without position 0. An output file that ends in .svg or .png is a drawing of the map.
+with and without position 0. An output file that ends in .svg or .png is a drawing.
 
 Examples:
   lesion similarity 'One day, Anna walked to the park with her dog.'
@@ -200,13 +177,7 @@ pub(crate) struct Similar {
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
     #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Write activations to a file: what modifiers of plans patch in, take the mean of, or steer along

@@ -5,14 +5,13 @@ use lesion::measure::{
     FIRST_QUERIES, HeadSummary, Number, Repeated, attention_pattern, head_summaries, induction_scores, is_of_one_text,
 };
 use lesion::model::Model;
-use lesion::report::plot::{Drawing, HeatMap, Plot};
+use lesion::report::inside::Shown;
 use serde::Serialize;
 
 use super::args::Attention;
 use super::grid::{Cell, Grid};
-use super::picture::Picture;
 use super::{Names, Ran, not_empty};
-use crate::cli::failure::{Exit, Failure, Result};
+use crate::cli::failure::{Exit, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION};
 use crate::cli::resolve::{self, Input, NamedPlan};
 use crate::cli::{forward_failure, measure_failure, model, signals};
@@ -24,13 +23,11 @@ const RANDOM: usize = 50;
 const TOKEN: usize = 9;
 const KEYS: usize = 32;
 
-/// Tokens of a pattern that is drawn at most.
-const DRAWN: usize = 256;
-
 /// A head's pattern. Fields are never renamed.
 #[derive(Serialize)]
 struct PatternRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     #[serde(flatten)]
@@ -45,6 +42,7 @@ struct PatternRecord<'a> {
 #[derive(Serialize)]
 struct SummaryRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     #[serde(flatten)]
@@ -62,6 +60,8 @@ struct SummaryRecord<'a> {
 #[derive(Serialize)]
 struct HeadRecord<'a> {
     address: &'a str,
+    /// As people read it: `5`, `5a`, `5@1`.
+    label: &'a str,
     layer: usize,
     occurrence: usize,
     head: usize,
@@ -70,22 +70,23 @@ struct HeadRecord<'a> {
 pub(crate) fn run(args: &Attention) -> Result<Exit> {
     args.prompt.text.given()?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
-    let picture = Picture::wanted(&args.output, plans.len())?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
-    if picture.is_some() && (args.head.is_none() || input.ids.len() > DRAWN) {
-        return Err(Failure::usage(format!("a drawing shows one head's pattern over {DRAWN} tokens at most"))
-            .with_help("--layer and --head say which"));
-    }
+    let (tokens, heads) = (input.ids.len(), model.config().n_head);
+    let cells = |plan: &NamedPlan| match args.head {
+        Some(_) => tokens * (tokens + 1) / 2,
+        None => plan.plan.executions().count().saturating_mul(heads),
+    };
+    output.check_drawn(&plans, &cells, Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
-    session.set_references(args.references.read()?);
+    session.set_references(args.run.references.read()?);
     let seen = Looked { args, names: Names::new(&model, &input), input: &input, model: &model };
     for (number, plan) in plans.iter().enumerate() {
         signals::check()?;
@@ -93,7 +94,7 @@ pub(crate) fn run(args: &Attention) -> Result<Exit> {
             output.line("")?;
         }
         match args.head {
-            Some(head) => seen.pattern(&mut session, plan, head as usize, picture, &mut output)?,
+            Some(head) => seen.pattern(&mut session, plan, head as usize, &mut output)?,
             None => seen.summaries(&mut session, plan, &mut output)?,
         }
     }
@@ -121,25 +122,19 @@ impl Looked<'_> {
         plan.plan.locate(name).map(|placed| placed.index).map_err(|error| forward_failure(&error.into()))
     }
 
-    fn pattern(
-        &self,
-        session: &mut Session,
-        plan: &NamedPlan,
-        head: usize,
-        picture: Option<Picture>,
-        output: &mut Output,
-    ) -> Result<()> {
+    fn pattern(&self, session: &mut Session, plan: &NamedPlan, head: usize, output: &mut Output) -> Result<()> {
         // The command line's syntax: a head is a layer's.
         let name = self.name().unwrap_or_default();
         let ids = &self.input.ids;
         let pattern = attention_pattern(session, &plan.plan, ids, &name, head);
         let pattern = pattern.map_err(|error| measure_failure(&error))?;
-        model::check_unchanged(self.model, self.args.model.read())?;
+        model::check_unchanged(self.model, self.args.run.model.read())?;
         let ran = &Ran::all(&plan.plan)[self.located(plan, &name)?];
         let rows: Vec<&[f32]> = pattern.chunks_exact(ids.len()).enumerate().map(|(q, row)| &row[..=q]).collect();
-        if output.json {
+        if output.takes_objects() {
             return output.object(&PatternRecord {
                 schema_version: SCHEMA_VERSION,
+                view: "attention",
                 model: self.model.name(),
                 plan: &plan.text,
                 head: ran.head(head),
@@ -148,33 +143,8 @@ impl Looked<'_> {
                 pattern: rows.iter().map(|row| row.iter().map(|p| Number(f64::from(*p))).collect()).collect(),
             });
         }
-        let title = format!("{}: {} h{head}, where each token looks", plan.label(), ran.label);
-        match picture {
-            Some(picture) => picture.draw(output, &self.map(title, &rows)),
-            None => {
-                output.heading(&title)?;
-                self.show(output, &rows)
-            }
-        }
-    }
-
-    fn map(&self, title: String, rows: &[&[f32]]) -> Plot {
-        let n = rows.len();
-        let cells = |row: &&[f32]| (0..n).map(|key| row.get(key).map(|p| f64::from(*p))).collect();
-        let tokens = self.input.ids.iter().enumerate();
-        Plot {
-            title,
-            measure: "attention probability".to_owned(),
-            drawing: Drawing::Map(HeatMap {
-                down: (
-                    "query".to_owned(),
-                    tokens.map(|(i, id)| format!("{} {i}", self.names.cell(*id, TOKEN).trim_end())).collect(),
-                ),
-                across: ("key".to_owned(), (0..n).map(|key| key.to_string()).collect()),
-                cells: rows.iter().map(cells).collect(),
-                shares: true,
-            }),
-        }
+        output.heading(&format!("{}: {} h{head}, where each token looks", plan.label(), ran.label))?;
+        self.show(output, &rows)
     }
 
     /// A line a query, two columns a key; longer texts in blocks of keys.
@@ -208,15 +178,16 @@ impl Looked<'_> {
             true => induction_scores(session, &plan.plan, &repeated).map_err(|error| measure_failure(&error))?,
             false => Vec::new(),
         };
-        model::check_unchanged(self.model, self.args.model.read())?;
+        model::check_unchanged(self.model, self.args.run.model.read())?;
         let ran = Ran::all(&plan.plan);
         let shown = |(at, summary)| Told { summary, induction: induction.get(at).copied() };
         let rows = found.into_iter().enumerate().map(shown);
         let rows: Vec<Told> = rows.filter(|row| only.is_none_or(|only| only == row.summary.execution)).collect();
-        if output.json {
+        if output.takes_objects() {
             return rows.iter().try_for_each(|Told { summary, induction }| {
                 output.object(&SummaryRecord {
                     schema_version: SCHEMA_VERSION,
+                    view: "attention",
                     model: self.model.name(),
                     plan: &plan.text,
                     head: ran[summary.execution].head(summary.head),
@@ -286,6 +257,7 @@ fn percent(share: f64) -> String {
 
 impl Ran {
     fn head(&self, head: usize) -> HeadRecord<'_> {
-        HeadRecord { address: &self.address, layer: self.layer, occurrence: self.occurrence, head }
+        let Ran { label, address, layer, occurrence } = self;
+        HeadRecord { address, label, layer: *layer, occurrence: *occurrence, head }
     }
 }

@@ -1,17 +1,15 @@
 //! `lesion attribute`: the parts that a logit, or the difference of two, is made of.
 
-use lesion::measure::{Answered, Attributed, Attribution, LogitPart, LogitSource, Number, attribute, nan_last};
+use lesion::measure::{Answered, Attributed, Attribution, LogitPart, LogitSource, Number, attribute};
 use lesion::model::Model;
-use lesion::report::plot::{Bars, Drawing, Plot};
-use lesion::sweep::Estimate;
+use lesion::report::inside::Shown;
 use serde::Serialize;
 
 use super::args::Attribute;
-use super::picture::Picture;
 use super::{Names, Ran, not_empty};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::inside::map::{self, Map};
-use crate::cli::output::{Output, SCHEMA_VERSION};
+use crate::cli::output::{Output, SCHEMA_VERSION, figures_of};
 use crate::cli::resolve::{self, Input, NamedPlan};
 use crate::cli::{measure_failure, model, signals};
 
@@ -19,6 +17,7 @@ use crate::cli::{measure_failure, model, signals};
 #[derive(Serialize)]
 struct AttributionRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     position: usize,
@@ -43,6 +42,8 @@ struct PartRecord {
     head: Option<usize>,
     site: Option<&'static str>,
     address: Option<String>,
+    /// As people read it: `5`, `5a`, `5@1`.
+    label: Option<String>,
     layer: Option<usize>,
     occurrence: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,38 +54,37 @@ struct PartRecord {
 pub(crate) fn run(args: &Attribute) -> Result<Exit> {
     args.prompt.text.given()?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
-    let picture = Picture::wanted(&args.output, plans.len())?;
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
     let asked = asked(args, &model, &input)?;
+    let shown = Shown { parts: args.top as usize, ..Shown::default() };
+    let parts = |plan: &NamedPlan| plan.plan.executions().count().saturating_mul(model.config().n_head + 2) + 1;
+    output.check_drawn(&plans, &parts, shown.clone())?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
-    session.set_references(args.references.read()?);
+    session.set_references(args.run.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
         let found = attribute(&mut session, &plan.plan, &input.ids, asked);
         let found = found.map_err(|error| measure_failure(&error))?;
-        model::check_unchanged(&model, args.model.read())?;
+        model::check_unchanged(&model, args.run.model.read())?;
         signals::check()?;
-        if output.json {
-            output.object(&record(model.name(), plan, &input, asked, &found, &names))?;
-            continue;
-        }
-        let plot = bars(plan, &input, asked, &found, args.top as usize, &names);
-        if let Some(picture) = picture {
-            picture.draw(&mut output, &plot)?;
+        let record = record(model.name(), plan, &input, asked, &found, &names);
+        if output.takes_objects() {
+            output.object(&record)?;
             continue;
         }
         if number > 0 {
             output.line("")?;
         }
-        output.plot(&plot)?;
+        let figures = figures_of(&record, &Shown { plan: Some(plan.label()), ..shown.clone() })?;
+        figures.first().map_or(Ok(()), |bars| output.plot(&bars.plot))?;
         output.line("")?;
         show_heads(&mut output, plan, &found)?;
     }
@@ -123,15 +123,8 @@ fn token(model: &Model, input: &Input, flag: &str, text: &str) -> Result<u32> {
     let tokenizer = model.tokenizer().map_err(|error| model::model_failure(&error))?;
     let bos = input.bos.then(|| model.bos()).transpose().map_err(|error| model::model_failure(&error))?;
     let joined = Answered::encode(tokenizer, bos, prompt, text).map_err(|error| measure_failure(&error))?;
-    match joined.ids[joined.answer] {
-        [id] => Ok(id),
-        ref several => {
-            let shown = |id: &u32| tokenizer.decode(&[*id]).map_or_else(|_| id.to_string(), |text| format!("{text:?}"));
-            let shown: Vec<String> = several.iter().map(shown).collect();
-            let message = format!("{flag} {text:?} is {} tokens: {}", shown.len(), shown.join(" "));
-            Err(Failure::usage(message).with_help("a logit is one token's: give the first of them"))
-        }
-    }
+    let help = "a logit is one token's: give the first of them";
+    Names::new(model, input).one(&joined.ids[joined.answer], flag, text, help)
 }
 
 fn record<'a>(
@@ -161,6 +154,7 @@ fn record<'a>(
             head,
             site,
             address: ran.map(|ran| ran.address.clone()),
+            label: ran.map(|ran| ran.label.clone()),
             layer: ran.map(|ran| ran.layer),
             occurrence: ran.map(|ran| ran.occurrence),
             bridge: if let LogitSource::Bridge(number) = part.source {
@@ -173,6 +167,7 @@ fn record<'a>(
     };
     AttributionRecord {
         schema_version: SCHEMA_VERSION,
+        view: "attribute",
         model,
         plan: &plan.text,
         position,
@@ -187,49 +182,6 @@ fn record<'a>(
         constant: Number(found.constant),
         scale: Number(found.scale),
         parts: found.parts.iter().map(part).collect(),
-    }
-}
-
-/// The largest parts, either way, and what all others make together.
-fn bars(
-    plan: &NamedPlan,
-    input: &Input,
-    asked: Attributed,
-    found: &Attribution,
-    top: usize,
-    names: &Names<'_>,
-) -> Plot {
-    let ran = Ran::all(&plan.plan);
-    let bridges: Vec<_> = plan.plan.bridges().collect();
-    let label = |part: &LogitPart| {
-        let what = match part.source {
-            LogitSource::Embedding => "embed".to_owned(),
-            LogitSource::Head(head) => format!("h{head}"),
-            LogitSource::AttentionBias => "bias".to_owned(),
-            LogitSource::Attention => "attn".to_owned(),
-            LogitSource::Mlp => "mlp".to_owned(),
-            LogitSource::Change(site) => format!("change of {}", site.word()),
-            LogitSource::Bridge(number) => bridges[number].to_string(),
-        };
-        part.execution.map_or(what.clone(), |execution| format!("{} {what}", ran[execution].label))
-    };
-    let mut parts: Vec<(String, f64)> = found.parts.iter().map(|part| (label(part), part.value)).collect();
-    parts.push(("ln_f bias".to_owned(), found.constant));
-    parts.sort_by(|(_, a), (_, b)| nan_last(-a.abs(), -b.abs()));
-    let rest = parts.split_off(parts.len().min(top));
-    if !rest.is_empty() {
-        let others = format!("{} others", rest.len());
-        parts.push((others, rest.iter().map(|(_, value)| value).sum()));
-    }
-    let certain = |value: f64| Estimate { value, low: f64::NAN, high: f64::NAN };
-    let bars = parts.into_iter().map(|(label, value)| (label, certain(value))).collect();
-    let Attributed { position, answer, other } = asked;
-    let of = |id: u32| format!("logit {}", names.quoted(id));
-    let what = other.map_or_else(|| of(answer), |other| format!("{} − {}", of(answer), of(other)));
-    Plot {
-        title: format!("{}: {what} behind {}", plan.label(), names.quoted(input.ids[position])),
-        measure: format!("{:.2} in all", found.value).replace('-', "−"),
-        drawing: Drawing::Bars(Bars { axis: String::new(), bars, difference: false, reference: None }),
     }
 }
 

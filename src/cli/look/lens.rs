@@ -3,6 +3,7 @@
 use lesion::forward::Shortcuts;
 use lesion::measure::{LensCell, Number, logit_lens, tuned_lens};
 use lesion::plan::Step;
+use lesion::report::inside::Shown;
 use serde::Serialize;
 
 use super::args::Lens;
@@ -22,6 +23,7 @@ const LINE: usize = 110;
 #[derive(Serialize)]
 struct LensRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     /// `logit`, or `tuned`: through the maps of a file.
@@ -31,7 +33,9 @@ struct LensRecord<'a> {
     /// The step that ran last.
     step: &'a str,
     position: usize,
+    token: Option<String>,
     token_id: u32,
+    next: Option<String>,
     next_id: Option<u32>,
     #[serde(flatten)]
     prediction: PredictionRecord,
@@ -44,9 +48,9 @@ struct LensRecord<'a> {
 pub(crate) fn run(args: &Lens) -> Result<Exit> {
     args.prompt.text.given()?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
     let input = Input::prompt(&model, &args.prompt)?;
@@ -56,31 +60,36 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
     let tuned = tuned.transpose()?.map(|(shortcuts, _)| shortcuts);
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
-    session.set_references(args.references.read()?);
+    session.set_references(args.run.references.read()?);
     let names = Names::new(&model, &input);
     let first = args.last.map_or(0, |last| input.ids.len().saturating_sub(last as usize));
+    let cells = |plan: &NamedPlan| (plan.plan.steps().len() + 1).saturating_mul(input.ids.len() - first);
+    output.check_drawn(&plans, &cells, Shown::default())?;
     for (number, plan) in plans.iter().enumerate() {
         let grid = match &tuned {
             Some(tuned) => tuned_lens(&mut session, &plan.plan, &input.ids, tuned),
             None => logit_lens(&mut session, &plan.plan, &input.ids),
         };
         let grid = grid.map_err(|error| measure_failure(&error))?;
-        model::check_unchanged(&model, args.model.read())?;
+        model::check_unchanged(&model, args.run.model.read())?;
         signals::check()?;
         let steps = steps(plan);
-        if output.json {
+        if output.takes_objects() {
             for (cells, (run, step)) in grid.iter().zip(steps.iter().enumerate()) {
                 for (position, cell) in cells.iter().enumerate().skip(first) {
                     let next_id = input.ids.get(position + 1).copied();
                     output.object(&LensRecord {
                         schema_version: SCHEMA_VERSION,
+                        view: "lens",
                         model: model.name(),
                         plan: &plan.text,
                         lens: if tuned.is_some() { "tuned" } else { "logit" },
                         steps: run,
                         step,
                         position,
+                        token: names.text(input.ids[position]),
                         token_id: input.ids[position],
+                        next: next_id.and_then(|id| names.text(id)),
                         next_id,
                         prediction: PredictionRecord::new(&cell.prediction, next_id, &names),
                         likeliest_probability: Number(cell.probability),

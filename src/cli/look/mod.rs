@@ -8,7 +8,6 @@ pub(crate) mod attribute;
 pub(crate) mod cache;
 mod grid;
 pub(crate) mod lens;
-mod picture;
 pub(crate) mod similarity;
 pub(crate) mod tokens;
 
@@ -39,6 +38,18 @@ impl<'m> Names<'m> {
 
     pub(super) fn quoted(&self, id: u32) -> String {
         self.text(id).map_or_else(|| id.to_string(), |text| format!("{text:?}"))
+    }
+
+    /// The one token that an answer is; `help` is what can be done where it is several.
+    pub(super) fn one(&self, answer: &[u32], flag: &str, text: &str, help: &str) -> Result<u32> {
+        match answer {
+            [id] => Ok(*id),
+            several => {
+                let tokens: Vec<String> = several.iter().map(|id| self.quoted(*id)).collect();
+                let message = format!("{flag} {text:?} is {} tokens: {}", several.len(), tokens.join(" "));
+                Err(Failure::usage(message).with_help(help))
+            }
+        }
     }
 
     /// As wide as a cell: a middle dot for a space in front, what does not fit cut off.

@@ -4,14 +4,14 @@ use lesion::forward::Session;
 use lesion::measure::{CosineMap, Number, Similarity};
 use lesion::model::Model;
 use lesion::plan::Step;
-use lesion::report::plot::{Bars, Drawing, HeatMap, Plot};
+use lesion::report::inside::Shown;
+use lesion::report::plot::{Bars, Drawing, Plot};
 use lesion::sweep::Estimate;
 use serde::Serialize;
 
 use super::args::Similar;
 use super::grid::{Cell, Grid};
 use super::not_empty;
-use super::picture::Picture;
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::output::{Output, SCHEMA_VERSION, numbers};
 use crate::cli::resolve::{self, Input, NamedPlan};
@@ -22,6 +22,7 @@ use crate::cli::{measure_failure, model, signals};
 #[derive(Serialize)]
 struct SimilarityRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     texts: usize,
@@ -58,22 +59,28 @@ pub(crate) fn run(args: &Similar) -> Result<Exit> {
     }
     inputs::stdin_once(&args.lines)?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
-    let picture = Picture::wanted(&args.output, plans.len())?;
     let texts = texts(args, &model)?;
+    let cells = |plan: &NamedPlan| (plan.plan.steps().len() + 1).saturating_pow(2);
+    output.check_drawn(&plans, &cells, Shown { with_first: args.with_first, ..Shown::default() })?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
-    session.set_references(args.references.read()?);
+    session.set_references(args.run.references.read()?);
     for (number, plan) in plans.iter().enumerate() {
         let found = compare(&mut session, plan, &texts)?;
-        model::check_unchanged(&model, args.model.read())?;
-        if output.json {
+        model::check_unchanged(&model, args.run.model.read())?;
+        let map = if args.with_first { &found.all } else { &found.without_first };
+        if map.tokens() == 0 && !output.json {
+            return Err(Failure::usage("no text has a token behind its first").with_help("--with-first counts those"));
+        }
+        if output.takes_objects() {
             output.object(&SimilarityRecord {
                 schema_version: SCHEMA_VERSION,
+                view: "similarity",
                 model: model.name(),
                 plan: &plan.text,
                 texts: texts.len(),
@@ -83,15 +90,7 @@ pub(crate) fn run(args: &Similar) -> Result<Exit> {
             })?;
             continue;
         }
-        let map = if args.with_first { &found.all } else { &found.without_first };
-        if map.tokens() == 0 {
-            return Err(Failure::usage("no text has a token behind its first").with_help("--with-first counts those"));
-        }
         let over = format!("{} tokens{}", map.tokens(), if args.with_first { "" } else { ", position 0 left out" });
-        if let Some(picture) = picture {
-            picture.draw(&mut output, &drawn(plan, map, &over))?;
-            continue;
-        }
         if number > 0 {
             output.line("")?;
         }
@@ -173,20 +172,5 @@ fn influence(plan: &NamedPlan, map: &CosineMap, measure: String) -> Plot {
         title: "Block influence, 1 − cosine".to_owned(),
         measure,
         drawing: Drawing::Bars(Bars { axis: "step".to_owned(), bars, difference: false, reference: None }),
-    }
-}
-
-fn drawn(plan: &NamedPlan, map: &CosineMap, over: &str) -> Plot {
-    let states = states(plan);
-    let row = |a: usize| (0..states.len()).map(|b| Some(map.cosine(a, b))).collect();
-    Plot {
-        title: format!("{}: how alike residual states are", plan.label()),
-        measure: format!("mean cosine, 1 being 100 %; {over}"),
-        drawing: Drawing::Map(HeatMap {
-            cells: (0..states.len()).map(row).collect(),
-            down: ("behind".to_owned(), states.clone()),
-            across: ("behind".to_owned(), states),
-            shares: true,
-        }),
     }
 }

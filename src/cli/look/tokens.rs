@@ -1,6 +1,7 @@
 //! `lesion tokens`: what a plan changes behind each token of a text.
 
 use lesion::measure::{Change, Number, Prediction, Shift, shifts};
+use lesion::report::inside::Shown;
 use serde::Serialize;
 
 use super::args::Tokens;
@@ -15,6 +16,7 @@ use crate::cli::{measure_failure, model, signals};
 #[derive(Serialize)]
 struct ShiftRecord<'a> {
     schema_version: u32,
+    view: &'static str,
     model: &'a str,
     plan: &'a str,
     position: usize,
@@ -70,9 +72,9 @@ pub(crate) fn run(args: &Tokens) -> Result<Exit> {
     }
     args.prompt.text.given()?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open_drawn(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let shape = model.plan_shape();
     let bridges = args.plan.bridges.read(&model)?;
     let named = |parsed| {
@@ -83,16 +85,17 @@ pub(crate) fn run(args: &Tokens) -> Result<Exit> {
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
+    output.check_drawn(&plans, &|_| input.ids.len(), Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
-    session.set_references(args.references.read()?);
+    session.set_references(args.run.references.read()?);
     let names = Names::new(&model, &input);
     for (number, plan) in plans.iter().enumerate() {
         let shifts = shifts(&mut session, &plan.plan, &input.ids, args.changes as usize, args.by.order());
         let shifts = shifts.map_err(|error| measure_failure(&error))?;
-        model::check_unchanged(&model, args.model.read())?;
+        model::check_unchanged(&model, args.run.model.read())?;
         signals::check()?;
-        if output.json {
+        if output.takes_objects() {
             for shift in &shifts {
                 output.object(&record(model.name(), plan, &input, shift, &names))?;
             }
@@ -121,6 +124,7 @@ fn record<'a>(model: &'a str, plan: &'a NamedPlan, input: &Input, shift: &Shift,
     let token_id = input.ids[shift.position];
     ShiftRecord {
         schema_version: SCHEMA_VERSION,
+        view: "tokens",
         model,
         plan: &plan.text,
         position: shift.position,

@@ -107,9 +107,9 @@ struct Answer {
 pub(crate) fn run(args: &Loss) -> Result<Exit> {
     refuse_early(args)?;
     let plans = resolve::parse_all(&args.plan.plan)?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plan.bridges.read(&model)?;
     let plans = resolve::plans(&plans, &model, &bridges)?;
     if args.measure == Measure::SeedCompat {
@@ -119,11 +119,14 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
     let store = keep::open_if_possible(&args.store)?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
+    let references = args.run.references.read()?;
+    session.set_references(references.clone());
     let all: Vec<Plan> = plans.iter().map(|plan| plan.plan.clone()).collect();
     let wanted = Wanted { divergence: false, token_losses: true };
-    let recorder =
-        store.map(|store| keep::begin(store, &session, &args.model, &all, wanted, None, Instant::now())).transpose()?;
-    let mut keeping = recorder.map(|recorder| Keeping::new(recorder, &args.model));
+    let recorder = store
+        .map(|store| keep::begin(store, &session, &args.run.model, &all, wanted, None, Instant::now()))
+        .transpose()?;
+    let mut keeping = recorder.map(|recorder| Keeping::new(recorder, &args.run.model, references));
     for (index, scored) in scored.iter().enumerate() {
         let mut losses = Vec::new();
         if let Some(keeping) = &mut keeping {
@@ -134,7 +137,7 @@ pub(crate) fn run(args: &Loss) -> Result<Exit> {
                 Some(keeping) => keeping.losses(&mut session, number, plan)?,
                 None => Losses { nll: losses_of(&mut session, plan, scored)?, isa: None },
             };
-            model::check_unchanged(&model, args.model.read())?;
+            model::check_unchanged(&model, args.run.model.read())?;
             if output.json {
                 let record = record(&session, plan, scored, &found.nll);
                 let isa = found.isa.as_deref().unwrap_or(record.isa);
@@ -382,13 +385,14 @@ fn seed_compat(
     let scored = Scored::whole(Input { ids, bos: true, text: Some(prompt.clone()), file: None });
     let mut session = resolve::session(model, engine)?;
     session.set_bridges(bridges);
+    session.set_references(args.run.references.read()?);
     let mut rows = Vec::new();
     for plan in plans {
         let found = measure::seed_compat_loss(&mut session, &plan.plan, tokenizer, &prompt, answer)
             .map_err(|error| measure_failure(&error))?;
         if output.json {
             let nll = losses_of(&mut session, plan, &scored)?;
-            model::check_unchanged(model, args.model.read())?;
+            model::check_unchanged(model, args.run.model.read())?;
             let seed_compat = SeedCompatRecord { answer, answer_ids, seed_compat_nll: Number(found) };
             output.object(&LossRecord {
                 measure: "seed-compat",
@@ -399,7 +403,7 @@ fn seed_compat(
         rows.push(vec![plan.label(), shown(found)]);
         signals::check()?;
     }
-    model::check_unchanged(model, args.model.read())?;
+    model::check_unchanged(model, args.run.model.read())?;
     if !output.json {
         output.text(&table(&["plan".to_owned(), "seed-compat, nats".to_owned()], &rows, 1))?;
         output.line("only the last token of `BOS prompt BOS \" \"+answer` counts: not the loss of the answer")?;

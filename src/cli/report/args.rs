@@ -15,15 +15,22 @@ With --markdown a folder instead: report.md, and each figure as SVG and PNG, 85 
 
 Which figures there are follows from the families that were swept: bars with 95 % intervals, maps of two layers, loss and \
 right answers against layers kept, loss against the size of windows, the lattice of subsets with the minimal sets, orders \
-against Kendall's tau. What plans said is there where `lesion sweep --complete` or `lesion complete` kept it.
+against Kendall's tau. What plans said is there where `lesion sweep --complete` or `lesion complete` kept it. --view adds what \
+was found inside a model: texts and lenses token by token, patch grids and traces, parts of logits, attention, similarity.
 
 Examples:
   lesion report truncations
+  lesion report --view lens.jsonl --view grid.jsonl --output inside.html
   lesion report truncations --output page.html --title 'Without the last layers'
   lesion report truncations --markdown --output figures")]
 pub(crate) struct Report {
     /// The experiment's name, or the beginning of it
-    pub(crate) experiment: String,
+    #[arg(required_unless_present = "view")]
+    pub(crate) experiment: Option<String>,
+    /// A file with what tokens, lens, attribute, attention, similarity, patch or trace printed with --json: it is shown, too, or
+    /// alone where no experiment is named; may be given several times, `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) view: Vec<PathBuf>,
     /// The title [default: the experiment's name]
     #[arg(long, value_name = "TEXT")]
     pub(crate) title: Option<String>,

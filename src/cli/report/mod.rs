@@ -7,7 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lesion::report::{self, ReportError, Study};
+use lesion::report::inside::{View, read_views};
+use lesion::report::{self, InsideFacts, ReportError, Views};
 use lesion::store::Store;
 
 use self::args::{Report as ReportArgs, ReportTo};
@@ -15,15 +16,23 @@ use super::args::OutputArgs;
 use super::failure::{Exit, Failure, Result};
 use super::keep;
 use super::model::shown_path;
-use super::output::{Output, note};
+use super::output::{Output, note, view_failure};
+use super::sweep::inputs;
 
 /// What a folder holds that is a report.
 const INDEX: &str = "report.md";
 
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
+    let inside = views(&args.view)?;
+    let report_command = report::command_line(&keep::command());
+    let Some(experiment) = &args.experiment else {
+        let target = Target::new(&args.to, "inside")?;
+        let views = of_views(args, inside, report_command);
+        return target.write(&|| report::html_of_views(&views), &|| report::folder_of_views(&views)).map(|()| Exit::Ok);
+    };
     let path = args.at.store.clone().map_or_else(keep::default_path, Ok)?;
     let store = Store::read(&path)?;
-    let experiment = store.experiment(&args.experiment)?;
+    let experiment = store.experiment(experiment)?;
     let target = Target::new(&args.to, &experiment.name)?;
     let mut study = report::of_store(&store, &experiment, args.seed)?;
     drop(store);
@@ -33,10 +42,51 @@ pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
     if let Some(title) = &args.title {
         study.title.clone_from(title);
     }
-    study.report_command = report::command_line(&keep::command());
-    target.write(&study)?;
+    study.report_command = report_command;
+    study.inside = inside;
+    target.write(&|| report::html(&study), &|| report::folder(&study))?;
     Ok(Exit::Ok)
 }
+
+/// What files hold of views.
+fn views(files: &[PathBuf]) -> Result<Vec<InsideFacts>> {
+    inputs::stdin_once(files)?;
+    let mut inside = Vec::new();
+    for path in files {
+        let file = inputs::name(path);
+        let text = String::from_utf8(inputs::read(path)?).map_err(|error| {
+            Failure::new(Exit::BadFile, format!("{file}: not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+        })?;
+        let found = read_views(&text).map_err(|error| view_failure(&error).about(&file))?;
+        inside.extend(found.into_iter().map(|view| InsideFacts { file: file.clone(), view }));
+    }
+    Ok(inside)
+}
+
+/// A report of views alone.
+fn of_views(args: &ReportArgs, inside: Vec<InsideFacts>, report_command: String) -> Views {
+    let distinct = |of: &dyn Fn(&View) -> String| {
+        let mut names: Vec<String> = Vec::new();
+        for name in inside.iter().map(|facts| of(&facts.view)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(", ")
+    };
+    let models = distinct(&|view| view.model().to_owned());
+    let kinds = distinct(&|view| view.command().to_owned());
+    let title = args.title.clone().unwrap_or_else(|| format!("Inside {models}"));
+    let views = report::counted(inside.len() as u64, "view");
+    let about = format!("{views} of what happens inside {models}: {kinds}.");
+    Views { title, about, report_command, inside }
+}
+
+/// Makes a page.
+type Page<'a> = dyn Fn() -> std::result::Result<String, ReportError> + 'a;
+
+/// Makes the files of a folder.
+type Folder<'a> = dyn Fn() -> std::result::Result<Vec<(String, Vec<u8>)>, ReportError> + 'a;
 
 /// Where a report is going to be: refused before any work, if it can't be there.
 pub(crate) struct Target {
@@ -66,13 +116,12 @@ impl Target {
     }
 
     /// Writes the report, and says where it is.
-    pub(crate) fn write(&self, study: &Study) -> Result<()> {
+    pub(crate) fn write(&self, page: &Page<'_>, folder: &Folder<'_>) -> Result<()> {
         if self.markdown {
-            let files = report::folder(study).map_err(|error| report_failure(&error))?;
-            self.write_folder(&files)?;
+            self.write_folder(&folder().map_err(|error| report_failure(&error))?)?;
         } else {
             let mut output = Output::open(&self.file())?;
-            output.text(&report::html(study).map_err(|error| report_failure(&error))?)?;
+            output.text(&page().map_err(|error| report_failure(&error))?)?;
             output.finish()?;
         }
         note(format!("written to {}", shown_path(&self.path)));

@@ -67,6 +67,6 @@ fn truncation(args: &Truncation) -> Result<Exit> {
     let mut output = Output::stdout(false);
     output.model_text(&report::text(&study))?;
     output.finish()?;
-    target.write(&study)?;
+    target.write(&|| report::html(&study), &|| report::folder(&study))?;
     Ok(Exit::Ok)
 }

@@ -21,8 +21,9 @@ pub(crate) struct StoreArgs {
 /// Results that are kept: list, query, compare, annotate, check and export them
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`sweep`, `search`, `loss` and `complete` keep what they measure in one SQLite file: $XDG_DATA_HOME/lesion/store.db, or \
-~/.local/share/lesion/store.db (`chat` and seed-compat losses keep nothing). A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan), \
+`sweep`, `search`, `patch`, `trace`, `loss` and `complete` keep what they measure in one SQLite file: \
+$XDG_DATA_HOME/lesion/store.db, or ~/.local/share/lesion/store.db (`chat`, seed-compat losses, and completions with --reference \
+keep nothing). A run is kept under the hash of all that decides it (weights, tokenizer, arithmetic, tokens, plan), \
 and is computed once. Results of a sweep make an experiment, which has a name.
 
 Examples:

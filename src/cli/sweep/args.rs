@@ -5,9 +5,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{BosArgs, EngineArgs, ModelArgs, OutputArgs, positive};
+use crate::cli::args::{BosArgs, RunArgs, positive};
 use crate::cli::bridges::BridgeArgs;
-use crate::cli::references::ReferenceArgs;
 use crate::cli::store::args::StoreArgs;
 
 /// Measure many corrupted models on many examples, sharing all that they have in common
@@ -84,11 +83,7 @@ pub(crate) struct Sweep {
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Find the smallest sets of layers that a capability needs, or that break it
@@ -131,11 +126,7 @@ pub(crate) struct Search {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) run: RunArgs,
 }
 
 /// Put the JSON results of a sweep's shards together: the rows that one machine would have printed
@@ -199,8 +190,6 @@ pub(crate) struct ExampleArgs {
     pub(crate) stride: Option<u32>,
     #[command(flatten)]
     pub(crate) bos: BosArgs,
-    #[command(flatten)]
-    pub(crate) references: ReferenceArgs,
 }
 
 impl ExampleArgs {
@@ -215,7 +204,6 @@ impl ExampleArgs {
             window: None,
             stride: None,
             bos: BosArgs { bos: true, no_bos: false },
-            references: ReferenceArgs::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::text::TextWindows;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::model::{model_failure, shown_path};
 use crate::cli::output::note;
+use crate::cli::references::ReferenceArgs;
 use crate::cli::resolve::within_context;
 use crate::cli::tasks::files as task_files;
 use crate::cli::{measure_failure, signals};
@@ -109,8 +110,13 @@ impl ExampleArgs {
 
 impl<'m> Inputs<'m> {
     /// Reads tasks and pairs, opens texts.
-    pub(crate) fn open(args: &ExampleArgs, shard: Option<Shard>, model: &'m Model) -> Result<Inputs<'m>> {
-        let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos, references } = args;
+    pub(crate) fn open(
+        args: &ExampleArgs,
+        references: &ReferenceArgs,
+        shard: Option<Shard>,
+        model: &'m Model,
+    ) -> Result<Inputs<'m>> {
+        let ExampleArgs { tasks, pairs, text, task: wanted, limit, window, stride, bos } = args;
         let bos_id = bos.wanted().then(|| model.bos()).transpose().map_err(|error| model_failure(&error))?;
         let mut sources: Vec<Source> = Vec::new();
         let mut add = |source: Source| match sources.iter().any(|other| other.name == source.name) {

@@ -35,16 +35,16 @@ use super::{model, resolve};
 pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
     stdin_once(args.plans.plans.iter().chain(args.examples.files()))?;
     let parsed = Parsed::new(&args.plans)?;
-    let engine = resolve::engine(&args.engine)?;
+    let engine = resolve::engine(&args.run.engine)?;
     if engine.precision == Precision::F64 && !args.no_kl {
         return Err(Failure::usage("--precision f64 gives no divergences from the intact model").with_help("--no-kl"));
     }
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let mut output = Output::open(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let bridges = args.plans.bridges.read(&model)?;
     let plans = parsed.resolve(&model.plan_shape(), &bridges)?;
     let prompts = prompts(args, &model)?;
-    let inputs = Inputs::open(&args.examples, args.shard, &model)?;
+    let inputs = Inputs::open(&args.examples, &args.run.references, args.shard, &model)?;
     let mut session = resolve::session(&model, engine.clone())?;
     session.set_bridges(bridges.clone());
     let names = inputs.names();
@@ -76,12 +76,12 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Exit> {
         }
         output.flush()
     };
-    let outcome = running.run(session, inputs, &args.model, &mut finished)?;
+    let outcome = running.run(session, inputs, &args.run.model, &mut finished)?;
     let said = match &running.keep {
         Keep::Store { path, .. } if !prompts.is_empty() => {
             let mut session = resolve::session(&model, engine)?;
             session.set_bridges(bridges);
-            Some(saying::say(path, &mut session, &args.model, &plans.plans, &prompts, args.max_tokens)?)
+            Some(saying::say(path, &mut session, &args.run.model, &plans.plans, &prompts, args.max_tokens)?)
         }
         _ => None,
     };
@@ -107,7 +107,8 @@ fn prompts(args: &SweepArgs, model: &Model) -> Result<Vec<Placed>> {
     if [tasks, pairs, text].into_iter().flatten().any(|path| path.as_os_str() == "-") {
         return Err(Failure::usage("--complete reads the examples twice, and stdin can be read once"));
     }
-    let prompts = saying::prompts(&mut Inputs::open(&args.examples, args.shard, model)?, u64::from(count))?;
+    let prompts =
+        saying::prompts(&mut Inputs::open(&args.examples, &args.run.references, args.shard, model)?, u64::from(count))?;
     match prompts.is_empty() {
         true => Err(Failure::usage("--complete: a text has no prompts").with_help("--tasks, --task and --pairs have")),
         false => Ok(prompts),

@@ -131,7 +131,7 @@ impl Running<'_> {
             // What rows call their tasks is part of them.
             key: sha256(&[&key, &examples, &names]),
             model: model.name().to_owned(),
-            numerics: numerics(&session, computed, &kept_in),
+            numerics: numerics(&session, computed, &kept_in.isas),
             bos: self.examples.bos.wanted(),
             plans: asked,
             examples: count,
@@ -357,9 +357,9 @@ impl<'a> Gathering<'a> {
 }
 
 /// What the results are equal within, bit for bit: this session's numerics, and those of rows that were there.
-pub(crate) fn numerics(session: &Session, computed: u64, kept_in: &KeptIn) -> String {
+pub(crate) fn numerics(session: &Session, computed: u64, there: &BTreeSet<String>) -> String {
     let own = session.isa().name();
-    let mut isas: BTreeSet<&str> = kept_in.isas.iter().map(String::as_str).collect();
+    let mut isas: BTreeSet<&str> = there.iter().map(String::as_str).collect();
     if computed > 0 || isas.is_empty() {
         isas.insert(own);
     }

@@ -80,9 +80,9 @@ impl From<Measured> for MeasuredRecord {
 
 pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
     stdin_once(args.examples.files())?;
-    let engine = resolve::engine(&args.engine)?;
-    let mut output = Output::open(&args.output)?;
-    let model = model::open(&args.model)?;
+    let engine = resolve::engine(&args.run.engine)?;
+    let mut output = Output::open(&args.run.output)?;
+    let model = model::open(&args.run.model)?;
     let search = Search {
         n_layer: model.config().n_layer,
         goal: if args.breaking { Goal::Break } else { Goal::Keep },
@@ -93,18 +93,18 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         },
         method: method(args, model.config().n_layer)?,
     };
-    let mut inputs = Inputs::open(&args.examples, None, &model)?;
+    let mut inputs = Inputs::open(&args.examples, &args.run.references, None, &model)?;
     let groups = inputs.names();
     let examples = read_all(&mut inputs)?;
     let session = resolve::session(&model, engine)?;
     let store = keep::place(&args.store)?.map(|path| keep::open(&path)).transpose()?;
     let wanted = Wanted::default();
     let start = Instant::now();
-    let begin = |store| keep::begin(store, &session, &args.model, &[], wanted, None, start);
+    let begin = |store| keep::begin(store, &session, &args.run.model, &[], wanted, None, start);
     let kept = store.map(begin).transpose()?.map_or_else(Kept::nowhere, Kept::store);
     let mut measuring = Measuring {
         session,
-        model_args: &args.model,
+        model_args: &args.run.model,
         examples,
         groups,
         kept,
@@ -125,13 +125,13 @@ pub(crate) fn run(args: &SearchArgs) -> Result<Exit> {
         }
         Ok(measured)
     });
-    let found = found.and_then(|found| model::check_unchanged(&model, args.model.read()).map(|()| found));
+    let found = found.and_then(|found| model::check_unchanged(&model, args.run.model.read()).map(|()| found));
     let kept = std::mem::replace(&mut measuring.kept, Kept::nowhere());
     let (found, kept_in) = match found {
         Ok(found) => (found, kept.end(None)?),
         Err(failure) => return Err(kept.break_off(failure)),
     };
-    let numerics = numerics(&measuring.session, measuring.computed, &kept_in);
+    let numerics = numerics(&measuring.session, measuring.computed, &kept_in.isas);
     let seconds = start.elapsed().as_secs_f64();
     let top = if args.top == 0 { usize::MAX } else { args.top as usize };
     if output.json {

@@ -2,7 +2,7 @@
 
 use super::{Add, CURVES, DELTA, NONE, by_task, of_tasks, sizes};
 use crate::report::data::{FamilyFacts, Group, Results};
-use crate::report::plot::{Curves, Drawing, HeatMap, Plot, Series};
+use crate::report::plot::{Curves, Drawing, HeatMap, Plot, Sense, Series};
 use crate::sweep::{Estimate, Summary};
 
 pub(super) fn draw(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
@@ -47,7 +47,8 @@ pub(super) fn draw(results: &Results, family: &FamilyFacts, add: &mut Add<'_>) {
             down: ("task".into(), results.tasks.iter().map(|task| task.name.clone()).collect()),
             across: (axis.into(), columns.iter().map(|(label, _)| label.clone()).collect()),
             cells: results.tasks.iter().map(row).collect(),
-            shares: true,
+            sense: Sense::Share,
+            hover: Vec::new(),
         };
         let plot = Plot {
             title: format!("{what}: right answers, task by task"),

@@ -179,6 +179,30 @@ impl Canvas {
         ));
     }
 
+    /// Text from below upwards that ends at this point, which its baseline passes.
+    pub(super) fn upright(&mut self, (x, y): (f64, f64), size: f64, paint: Paint, text: &str) {
+        let fill = self.colour(paint);
+        let (x, y) = (n(x), n(y));
+        self.push(format_args!(
+            r#"<text x="{x}" y="{y}" font-size="{size}" fill="{fill}" text-anchor="end" transform="rotate(-90 {x} {y})">{}</text>"#,
+            escaped(text)
+        ));
+    }
+
+    /// What follows belongs together; browsers show the text where the pointer rests on it.
+    pub(super) fn open(&mut self, said: &str) {
+        if said.is_empty() {
+            self.push(format_args!("<g>"));
+        } else {
+            self.push(format_args!("<g><title>{}</title>", escaped(said)));
+        }
+    }
+
+    /// The end of what [`Canvas::open`] began.
+    pub(super) fn close(&mut self) {
+        self.push(format_args!("</g>"));
+    }
+
     /// Text with the ground around it, where it stands on lines.
     pub(super) fn label(&mut self, at: (f64, f64), size: f64, anchor: Anchor, paint: Paint, text: &str) {
         let ground = match self.ink {
@@ -345,6 +369,8 @@ fn escaped(text: &str) -> String {
             '"' => escaped.push_str("&quot;"),
             '\n' | '\t' => escaped.push(' '),
             c if c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}') => escaped.push('\u{FFFD}'),
+            // They would turn the text around them, or hide in it.
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{200E}' | '\u{200F}' => escaped.push('\u{FFFD}'),
             c => escaped.push(c),
         }
     }

@@ -1,15 +1,19 @@
 //! Plots as plain data, and what draws them: SVG at the width of a column or of a page's text, and text for terminals.
 //!
 //! Sizes are in points: a column is 85 mm wide, full text width 170 mm; labels are of 7 points, so that they are legible in
-//! print. Red is worse and blue is better, everywhere, and the palest is no difference. Series differ in their marks, too.
+//! print. Red is worse and blue is better, everywhere, and the palest is no difference. Series differ in their marks, too. What
+//! cells stand for is also text that browsers show where a pointer rests on them.
 
 mod bars;
 mod canvas;
 mod curves;
+mod legend;
 mod map;
+mod passage;
 mod scale;
 mod sets;
 pub mod text;
+mod words;
 
 pub use canvas::Ink;
 
@@ -57,6 +61,10 @@ pub enum Drawing {
     Map(HeatMap),
     /// Sets of layers.
     Sets(Sets),
+    /// Words over two quantities.
+    Words(Words),
+    /// A text, token by token.
+    Passage(Passage),
 }
 
 /// Values side by side, each with its interval.
@@ -105,8 +113,83 @@ pub struct HeatMap {
     pub across: (String, Vec<String>),
     /// By row, by column; none where there is nothing.
     pub cells: Vec<Vec<Option<f64>>>,
-    /// Whether values are shares, from 0 to 1; else differences: the redder the worse, the bluer the better.
-    pub shares: bool,
+    /// What values are.
+    pub sense: Sense,
+    /// More about each cell, by row, by column; empty where there is no more to say.
+    pub hover: Vec<Vec<String>>,
+}
+
+/// What the values of a map are, and which are good.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sense {
+    /// Differences to the intact model: the redder the further above 0, which is worse, the bluer the further below.
+    Loss,
+    /// Shares, from 0 to 1.
+    Share,
+    /// Amounts, the colour's full depth standing for this one.
+    Amount {
+        /// The largest there may be.
+        full: f64,
+        /// Their unit.
+        unit: &'static str,
+    },
+    /// What comes back: the bluer the further above what is even, which is better, the redder the further below.
+    Gain(Gain),
+}
+
+/// A scale of what comes back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gain {
+    /// What is neither better nor worse.
+    pub even: f64,
+    /// How far from there the colour is full; where none is given, as far as the furthest value.
+    pub full: Option<f64>,
+    /// What the scale's upper end, its middle and its lower end are.
+    pub names: [String; 3],
+}
+
+/// Words over two quantities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Words {
+    /// What the rows are, and each one, the first on top.
+    pub down: (String, Vec<String>),
+    /// What the columns are, and each one.
+    pub across: (String, Vec<String>),
+    /// By row, by column.
+    pub cells: Vec<Vec<Word>>,
+    /// How many of each column's cells, from the top, lie above a line, and what the line says.
+    pub line: Option<(Vec<usize>, String)>,
+}
+
+/// A word in a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word {
+    /// The word.
+    pub text: String,
+    /// Its share, from 0 to 1.
+    pub share: f64,
+    /// More about it.
+    pub hover: String,
+}
+
+/// A text, token by token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passage {
+    /// The tokens.
+    pub tokens: Vec<Spoken>,
+}
+
+/// A token of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spoken {
+    /// Its text.
+    pub text: String,
+    /// What is lost on it, more than intact; none where nothing predicts it.
+    pub value: Option<f64>,
+    /// Whether the line ends with it.
+    pub ends_line: bool,
+    /// More about it.
+    pub hover: String,
 }
 
 /// Sets of layers, one a row.
@@ -125,10 +208,28 @@ pub struct Sets {
 impl Plot {
     /// The plot as SVG.
     pub fn svg(&self, width: Width, ink: Ink) -> String {
-        let mut canvas = Canvas::new(width.points(), ink);
+        sheet(std::slice::from_ref(self), width, ink)
+    }
+
+    /// Whether it takes the width of a page's text to be legible.
+    pub fn is_wide(&self) -> bool {
+        match &self.drawing {
+            // Few columns, as heads are or the positions of a short prompt, have their numbers in a column.
+            Drawing::Map(HeatMap { sense: Sense::Gain(_) | Sense::Amount { .. }, across, .. }) => across.1.len() > 12,
+            Drawing::Map(_) | Drawing::Words(_) | Drawing::Passage(_) => true,
+            Drawing::Bars(bars) => {
+                bars.bars.iter().any(|(label, _)| label.chars().count() > 16) || bars.bars.len() > 24
+            }
+            Drawing::Curves(curves) => curves.series.len() > 4,
+            Drawing::Sets(sets) => sets.n_layer > 16,
+        }
+    }
+
+    /// Draws it from `top` on; where it ends.
+    fn draw(&self, canvas: &mut Canvas, width: Width, top: f64) -> f64 {
         let room = width.points() - 2.0;
-        let mut top = TITLE + 1.0;
-        for line in wrapped(&self.title, TITLE, room) {
+        let mut top = top + TITLE + 1.0;
+        for line in wrapped(&unbroken(&self.title), TITLE, room) {
             canvas.text((1.0, top), TITLE, Anchor::Start, Paint::Ink, &line);
             top += TITLE + 2.0;
         }
@@ -136,20 +237,42 @@ impl Plot {
             canvas.text((1.0, top), TEXT, Anchor::Start, Paint::Soft, &fitted(&self.measure, TEXT, room));
             top += TEXT + 2.0;
         }
-        let bottom = match &self.drawing {
-            Drawing::Bars(bars) => bars::draw(bars, &mut canvas, width.points(), top),
-            Drawing::Curves(curves) => curves::draw(curves, &mut canvas, width.points(), top),
-            Drawing::Map(map) => map::draw(map, &mut canvas, width.points(), top),
-            Drawing::Sets(sets) => sets::draw(sets, &mut canvas, width.points(), top),
-        };
-        canvas.finish(bottom + 2.0, &format!("{}; {}", self.title, self.measure))
+        match &self.drawing {
+            Drawing::Bars(bars) => bars::draw(bars, canvas, width.points(), top),
+            Drawing::Curves(curves) => curves::draw(curves, canvas, width.points(), top),
+            Drawing::Map(map) => map::draw(map, canvas, width.points(), top),
+            Drawing::Sets(sets) => sets::draw(sets, canvas, width.points(), top),
+            Drawing::Words(words) => words::draw(words, canvas, width.points(), top),
+            Drawing::Passage(passage) => passage::draw(passage, canvas, width.points(), top),
+        }
     }
+}
+
+/// Plots on one sheet, one below the other, as SVG.
+pub fn sheet(plots: &[Plot], width: Width, ink: Ink) -> String {
+    let mut canvas = Canvas::new(width.points(), ink);
+    let mut bottom = 0.0;
+    for (i, plot) in plots.iter().enumerate() {
+        let top = if i == 0 { 0.0 } else { bottom + GAP };
+        bottom = plot.draw(&mut canvas, width, top);
+    }
+    let titles: Vec<String> = plots.iter().map(|plot| format!("{}; {}", plot.title, plot.measure)).collect();
+    canvas.finish(bottom + 2.0, &titles.join(". "))
+}
+
+/// Between plots of one sheet.
+const GAP: f64 = 14.0;
+
+/// Quoted text that begins with a space, as tokens do, stays together where lines break.
+pub(super) fn unbroken(text: &str) -> String {
+    let within = text.replace(" \" ", " \"\u{a0}");
+    within.strip_prefix("\" ").map_or(within.clone(), |rest| format!("\"\u{a0}{rest}"))
 }
 
 /// Words in lines; one that is too long alone is cut.
 fn wrapped(text: &str, size: f64, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split([' ', '\n', '\t']).filter(|word| !word.is_empty()) {
         match lines.last_mut() {
             Some(line) if canvas::width(line, size) + canvas::width(" ", size) + canvas::width(word, size) <= room => {
                 line.push(' ');
@@ -195,7 +318,7 @@ mod tests {
                 reference: None,
             })
         };
-        let map = |rows: usize, columns: usize, shares| {
+        let map = |rows: usize, columns: usize, sense| {
             let cell = |r: usize, c: usize| match (r, c) {
                 (0, 0) => Some(f64::NAN),
                 (0, 1) => Some(f64::INFINITY),
@@ -206,8 +329,42 @@ mod tests {
                 down: ("first".into(), (0..rows).map(|r| r.to_string()).collect()),
                 across: ("second".into(), (0..columns).map(|c| c.to_string()).collect()),
                 cells: (0..rows).map(|r| (0..columns).map(|c| cell(r, c)).collect()).collect(),
-                shares,
+                sense,
+                hover: vec![vec!["more <said>".into()]],
             })
+        };
+        let gain = |even, full| {
+            Sense::Gain(Gain { even, full, names: ["the clean run".into(), "the corrupted run".into(), String::new()] })
+        };
+        // Columns whose names are no numbers, and too long to stand side by side.
+        let named = |drawing| match drawing {
+            Drawing::Map(mut map) => {
+                map.across.1.iter_mut().for_each(|label| *label = format!("{label}\n·a very long token\n·another"));
+                Drawing::Map(map)
+            }
+            other => other,
+        };
+        let words = |rows: usize, columns: usize| {
+            let word = |r: usize, c: usize| Word {
+                text: ["·a", "·Switzerland and", "", "\\n"][(r + c) % 4].into(),
+                share: if r == c { f64::NAN } else { r as f64 / 10.0 },
+                hover: String::new(),
+            };
+            Drawing::Words(Words {
+                down: ("step".into(), (0..rows).map(|r| r.to_string()).collect()),
+                across: ("the text".into(), (0..columns).map(|c| format!("·token {c}")).collect()),
+                cells: (0..rows).map(|r| (0..columns).map(|c| word(r, c)).collect()).collect(),
+                line: Some(((0..columns).map(|c| c % (rows + 1)).collect(), "above: what it says in the end".into())),
+            })
+        };
+        let passage = |tokens: usize| {
+            let spoken = |i: usize| Spoken {
+                text: ["·a", &"long".repeat(60), "\\n", ""][i % 4].into(),
+                value: [None, Some(0.3), Some(-9.0), Some(f64::NAN), Some(f64::INFINITY)][i % 5],
+                ends_line: i % 4 == 2,
+                hover: "x".into(),
+            };
+            Drawing::Passage(Passage { tokens: (0..tokens).map(spoken).collect() })
         };
         let sets = Drawing::Sets(Sets {
             n_layer: 12,
@@ -224,10 +381,18 @@ mod tests {
             bars(&[], true),
             curves(false),
             curves(true),
-            map(12, 12, false),
-            map(2, 48, true),
-            map(0, 0, false),
+            map(12, 12, Sense::Loss),
+            map(2, 48, Sense::Share),
+            map(0, 0, Sense::Loss),
+            map(3, 5, Sense::Amount { full: 0.0, unit: "nats" }),
+            map(12, 8, gain(0.0, Some(1.0))),
+            map(4, 60, gain(1.0, None)),
+            named(map(4, 20, gain(0.0, None))),
             sets,
+            words(20, 30),
+            words(0, 0),
+            passage(40),
+            passage(0),
         ];
         let plot = |drawing| Plot {
             title: "A & <title> of several words".into(),
@@ -306,5 +471,6 @@ mod tests {
     fn titles_wrap() {
         let lines = wrapped("one two three four", 10.0, 60.0);
         assert_eq!(lines, ["one two", "three four"]);
+        assert_eq!(wrapped(&unbroken("logit \" a\""), 10.0, 30.0), ["logit", "\"\u{a0}a\""]);
     }
 }

@@ -2,7 +2,7 @@
 //! be told without them.
 
 use super::scale::Scale;
-use super::{Bars, Curves, Drawing, HeatMap, Plot, Sets};
+use super::{Bars, Curves, Drawing, Gain, HeatMap, Passage, Plot, Sense, Sets, Words};
 use crate::report::number::{percent, places, plain, signed};
 use crate::sweep::Estimate;
 
@@ -47,6 +47,8 @@ pub fn draw(plot: &Plot, dye: &Dye<'_>) -> String {
         Drawing::Curves(curves) => draw_curves(curves, dye, &mut lines),
         Drawing::Map(map) => draw_map(map, dye, &mut lines),
         Drawing::Sets(sets) => draw_sets(sets, dye, &mut lines),
+        Drawing::Words(words) => draw_words(words, dye, &mut lines),
+        Drawing::Passage(passage) => draw_passage(passage, dye, &mut lines),
     }
     lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
@@ -193,18 +195,30 @@ fn join(grid: &mut [Vec<(char, Option<usize>)>], series: usize, from: (usize, us
 
 fn draw_map(map: &HeatMap, dye: &Dye<'_>, lines: &mut Vec<String>) {
     let ((down, rows), (across, columns)) = (&map.down, &map.across);
-    let narrow = columns.len() * 7 + 8 > MAP_WIDTH || columns.iter().any(|column| column.chars().count() > 6);
+    let narrow =
+        columns.len() * 7 + 8 > MAP_WIDTH || columns.iter().any(|column| first_line(column).chars().count() > 6);
     let width = if narrow { 2 } else { 7 };
-    let sizes = map.cells.iter().flatten().flatten().map(|value| value.abs());
-    let extreme = if map.shares { 1.0 } else { finite(sizes).fold(0.0, f64::max) };
+    let even = if let Sense::Gain(Gain { even, .. }) = map.sense { even } else { 0.0 };
+    let sizes = map.cells.iter().flatten().flatten().map(|value| (value - even).abs());
+    let extreme = match &map.sense {
+        Sense::Share => 1.0,
+        Sense::Amount { full, .. } => *full,
+        Sense::Gain(Gain { full: Some(full), .. }) => *full,
+        Sense::Loss | Sense::Gain(_) => finite(sizes).fold(0.0, f64::max),
+    };
+    // Of gains what is above is better.
+    let tone = |value: f64| match map.sense {
+        Sense::Gain(_) => Tone::Cell(even - value, extreme),
+        _ => Tone::Cell(value, extreme),
+    };
     let label = rows.iter().map(|row| shortened(row).chars().count() + 1).max().unwrap_or(0).max(8);
     let label = label.max(down.chars().count() + 3);
     let mut head = format!("{:<label$}", format!("{down} ↓"));
     if !narrow {
-        columns.iter().for_each(|column| head.push_str(&format!("{column:>width$}")));
+        columns.iter().for_each(|column| head.push_str(&format!("{:>width$}", first_line(column))));
     }
     let ends = match (&columns[..], narrow) {
-        ([first, .., last], true) => format!(" {first} … {last}"),
+        ([first, .., last], true) => format!(" {} … {}", first_line(first), first_line(last)),
         _ => String::new(),
     };
     lines.push(format!("{head}  → {across}{ends}"));
@@ -213,7 +227,7 @@ fn draw_map(map: &HeatMap, dye: &Dye<'_>, lines: &mut Vec<String>) {
         for value in values {
             line.push_str(&match value {
                 None => " ".repeat(width),
-                Some(value) => dye(Tone::Cell(*value, extreme), &cell(*value, width, map.shares)),
+                Some(value) => dye(tone(*value), &cell(*value, width, &map.sense)),
             });
         }
         lines.push(line);
@@ -221,12 +235,13 @@ fn draw_map(map: &HeatMap, dye: &Dye<'_>, lines: &mut Vec<String>) {
 }
 
 /// A value as wide as a cell; in narrow ones a shade.
-fn cell(value: f64, width: usize, share: bool) -> String {
+fn cell(value: f64, width: usize, sense: &Sense) -> String {
     if width < 7 {
         return if value.is_nan() { "? ".to_owned() } else { "██".to_owned() };
     }
     let text = match value.abs() {
-        _ if share => percent(value),
+        _ if *sense == Sense::Share => percent(value),
+        _ if matches!(sense, Sense::Amount { .. }) => plain(value, 1),
         small if small < 0.005 => "0".to_owned(),
         large if large < 100.0 => format!("{value:+.2}"),
         large if large < 10_000.0 => format!("{value:+.0}"),
@@ -234,6 +249,42 @@ fn cell(value: f64, width: usize, share: bool) -> String {
         _ => value.to_string(),
     };
     format!("{text:>width$}")
+}
+
+/// A column's name without what stands below it.
+fn first_line(label: &str) -> &str {
+    label.split('\n').next().unwrap_or_default()
+}
+
+/// A line a row: words and their shares, in percent.
+fn draw_words(words: &Words, dye: &Dye<'_>, lines: &mut Vec<String>) {
+    let ((down, rows), (across, columns)) = (&words.down, &words.across);
+    let label = rows.iter().chain([down]).map(|row| row.chars().count()).max().unwrap_or(0);
+    let texts = words.cells.iter().flatten().map(|word| &word.text).chain(columns);
+    let wide = texts.map(|text| text.chars().count()).max().unwrap_or(0);
+    for (row, cells) in rows.iter().zip(&words.cells) {
+        let mut line = format!("{row:>label$}");
+        for word in cells {
+            let share = if word.share.is_nan() { "NaN".to_owned() } else { format!("{:.0}", 100.0 * word.share) };
+            line.push(' ');
+            line.push_str(&dye(Tone::Cell(-word.share, 1.0), &format!("{:<wide$} {share:>3}", word.text)));
+        }
+        lines.push(line);
+    }
+    let names: String = columns.iter().map(|column| format!(" {column:<0$}", wide + 4)).collect();
+    lines.push(format!("{down:>label$}{names}"));
+    lines.push(format!("{:>label$} {across}", ""));
+}
+
+/// The text, on one line.
+fn draw_passage(passage: &Passage, dye: &Dye<'_>, lines: &mut Vec<String>) {
+    let sizes = passage.tokens.iter().filter_map(|token| token.value).map(f64::abs);
+    let extreme = finite(sizes).fold(0.0, f64::max);
+    let token = |token: &super::Spoken| match token.value {
+        Some(value) => dye(Tone::Cell(value, extreme), &token.text),
+        None => token.text.clone(),
+    };
+    lines.push(passage.tokens.iter().map(token).collect());
 }
 
 fn draw_sets(sets: &Sets, dye: &Dye<'_>, lines: &mut Vec<String>) {
@@ -315,7 +366,8 @@ mod tests {
             down: ("first".into(), vec!["0".into(), "1".into()]),
             across: ("second".into(), (0..columns).map(|c| c.to_string()).collect()),
             cells: vec![vec![Some(0.5); columns], vec![None; columns]],
-            shares: false,
+            sense: Sense::Loss,
+            hover: vec![],
         };
         let text = plain_text(Drawing::Map(map(2)));
         assert_eq!(text, "t: nats\nfirst ↓       0      1  → second\n0         +0.50  +0.50\n1\n");
@@ -326,9 +378,9 @@ mod tests {
     #[test]
     fn cells_keep_their_width() {
         for value in [0.0, -0.001, 0.1234, -3.5, 99.99, -1234.0, 1e9, f64::NAN, f64::INFINITY] {
-            assert_eq!(cell(value, 7, false).chars().count(), 7, "{value}");
+            assert_eq!(cell(value, 7, &Sense::Loss).chars().count(), 7, "{value}");
         }
-        assert_eq!(cell(0.5, 7, true), "   50\u{a0}%");
+        assert_eq!(cell(0.5, 7, &Sense::Share), "   50\u{a0}%");
     }
 
     #[test]
