@@ -190,8 +190,12 @@ impl PathPatch {
         Ok(references)
     }
 
-    /// The first pass of a sender.
-    fn sending(&self, sender: usize, head: usize) -> Result<Plan, InsideError> {
+    /// The plan of a sender's first pass: a head of an execution gives what it gives in the run `other`, the rest is held at
+    /// what it is in `own`.
+    ///
+    /// # Errors
+    /// Where there is no such head.
+    pub fn sending(&self, sender: usize, head: usize) -> Result<Plan, InsideError> {
         let mut patches = vec![(sender, patch(OTHER, Site::Z, vec![head]))];
         let end = self.end()?;
         for placed in self.plan.executions().filter(|placed| (sender..end).contains(&placed.index)) {

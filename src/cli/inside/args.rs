@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use lesion::plan::Site;
 
+use super::path::{InputArg, To};
 use crate::cli::args::{BosArgs, RunArgs, positive};
 use crate::cli::bridges::BridgeArgs;
 use crate::cli::store::args::StoreArgs;
@@ -19,6 +20,10 @@ at all positions. Its score is (patched - corrupted) / (clean - corrupted): 1 is
 prompts have as many tokens; with --corrupted-plan the prompt stays and the plan corrupts. With --reverse the clean \
 run is patched: 0 is then what breaks it.
 
+With --to the cells are senders, and the way is traced (path patching, Wang et al. 2022): each head gives what it gives in the \
+other run, all other heads (and MLPs, unless --through-mlps) are held, and what arrives at the receiver takes effect. \
+The effect is then that of one head on another, or on the logits, along that way alone.
+
 The metric is the difference of the logits of two tokens behind the prompt, --answer and --other, or without \
 --other the loss of the answer, of any length, in nats; then patches at all positions reach the answer's tokens, too.
 
@@ -30,6 +35,7 @@ Examples:
   lesion patch 'Paris is in' --corrupted 'Madrid is in' --answer ' France'
   lesion patch --site post 'Paris is in' --corrupted 'Rome is in' --answer ' it'
   lesion patch 'Paris is in' --corrupted-plan 'skip 0' --answer ' France'
+  lesion patch 'Paris is in' --corrupted 'Rome is in' --answer ' it' --to 10.1 --input q --through-mlps
   lesion patch Paris --corrupted Rome --answer ' is' --site mlp --output g.png")]
 pub(crate) struct Patch {
     /// The clean prompt; `-` reads it from stdin, byte for byte
@@ -61,6 +67,15 @@ pub(crate) struct Patch {
     /// Patch the corrupted run's activations into the clean one
     #[arg(long)]
     pub(crate) reverse: bool,
+    /// Along the way from each head to here alone: `logits`, or heads of a layer, as in 10.1 or 10.1,10.5
+    #[arg(long, value_name = "RECEIVER", conflicts_with_all = ["site", "positions", "corrupted_plan"])]
+    pub(crate) to: Option<To>,
+    /// What the receiving heads take in
+    #[arg(long, value_enum, default_value_t = InputArg::Q, value_name = "INPUT", requires = "to")]
+    pub(crate) input: InputArg,
+    /// Let the way lead through MLPs, which are held otherwise
+    #[arg(long, requires = "to")]
+    pub(crate) through_mlps: bool,
     #[command(flatten)]
     pub(crate) bridges: BridgeArgs,
     #[command(flatten)]

@@ -5,12 +5,13 @@ pub(crate) mod args;
 mod keeping;
 pub(crate) mod map;
 pub(crate) mod patch;
+pub(crate) mod path;
 pub(crate) mod trace;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use lesion::forward::Session;
+use lesion::forward::{Bridges, Session};
 use lesion::inside::{GridRow, InsideError, Limits};
 use lesion::measure::Answered;
 use lesion::model::Model;
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 use self::keeping::Keeping;
 use super::args::{BosArgs, ModelArgs};
+use super::bridges::bound;
 use super::failure::{Exit, Failure, Result};
 use super::output::{note, shown};
 use super::resolve::{self, Input, NamedPlan};
@@ -65,10 +67,10 @@ fn inside_failure(error: &InsideError) -> Failure {
 }
 
 /// A plan of the command line; without one the intact model.
-fn plan(text: Option<&str>, model: &Model) -> Result<NamedPlan> {
+fn plan(text: Option<&str>, model: &Model, bridges: &Bridges) -> Result<NamedPlan> {
     let config = model.config();
     let plan = match text {
-        Some(text) => resolve::plan(&resolve::parse(text)?, &model.plan_shape())?,
+        Some(text) => bound(&resolve::plan(&resolve::parse(text)?, &model.plan_shape())?, bridges)?,
         None => Plan::intact(config.n_layer),
     };
     Ok(NamedPlan::new(plan, config))

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use lesion::forward::Session;
-use lesion::inside::{Cells, Direction, Grid, Metric, PatchGrid, Run};
+use lesion::forward::{Bridges, Session};
+use lesion::inside::{Cells, Direction, Grid, Metric, PatchGrid, PathPatch, Run};
 use lesion::measure::Number;
 use lesion::model::Model;
 use lesion::plan::{Action, Modifier, Site};
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::args::Patch;
 use super::map::{self, CELL, Map};
+use super::path::Paths;
 use super::{AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, kept, plan, prompted, row_label, signed};
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::look::Names;
@@ -57,6 +58,12 @@ struct SummaryRecord<'a> {
     numerics: String,
     bos: bool,
     site: &'static str,
+    /// Where paths lead, of heads along paths alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    /// And through what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    through: Option<&'static str>,
     /// Positions that are patched, half-open; none for all.
     positions: Option<[usize; 2]>,
     direction: &'static str,
@@ -102,7 +109,8 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
     let engine = resolve::engine(&args.run.engine)?;
     let mut output = Output::open_drawn(&args.run.output)?;
     let model = model::open(&args.run.model)?;
-    let pair = pair(args, &model)?;
+    let bridges = args.bridges.read(&model)?;
+    let pair = pair(args, &model, &bridges)?;
     let positions = positions(args, &pair)?;
     let columns = if args.site.has_heads() { model.config().n_head } else { positions.len() };
     let cells = match args.site.has_heads() {
@@ -115,18 +123,27 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
         let references = references.clone();
         Run { references, ..Run::new(input.ids.clone(), plan.plan.clone()) }
     };
-    let grid = PatchGrid::new(side(&pair.clean), side(&pair.corrupted), args.site.site(), cells, direction);
+    let (clean, corrupted) = (side(&pair.clean), side(&pair.corrupted));
+    let asked = match &paths(args) {
+        None => PatchGrid::new(clean, corrupted, args.site.site(), cells, direction).map(Asked::Grid),
+        Some(Paths { receiver, through, .. }) => {
+            PathPatch::new(clean.ids, corrupted.ids, clean.plan, receiver.clone(), *through, direction)
+                .map(Asked::Paths)
+        }
+    };
     let names = Names::new(&model, &pair.clean.0);
-    let grid = grid.map_err(|error| told_tokens(inside_failure(&error), &pair, &names))?;
+    let asked = asked.map_err(|error| told_tokens(inside_failure(&error), &pair, &names))?;
     let drawn = |plan: &NamedPlan| plan.plan.executions().count().saturating_mul(columns);
     output.check_drawn(std::slice::from_ref(&receiver(args, &pair).0.1), &drawn, Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
-    session.set_bridges(args.bridges.read(&model)?);
+    session.set_bridges(bridges);
     let store = (&args.store, &args.run.model);
-    let (found, numerics) =
-        kept(&mut session, &args.memory, store, |session, limits| grid.run(session, &pair.metric, limits))?;
+    let (found, numerics) = kept(&mut session, &args.memory, store, |session, limits| match &asked {
+        Asked::Grid(grid) => grid.run(session, &pair.metric, limits),
+        Asked::Paths(paths) => paths.run(session, &pair.metric, limits),
+    })?;
     if output.takes_objects() {
-        records(&mut output, args, (&session, numerics), &pair, &found, &names)?;
+        records(&mut output, args, (&session, numerics), &pair, (&asked, &found), &names)?;
     } else {
         show(&mut output, args, &pair, &found, &names)?;
     }
@@ -134,7 +151,13 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn pair(args: &Patch, model: &Model) -> Result<Pair> {
+/// What is run.
+enum Asked {
+    Grid(PatchGrid),
+    Paths(PathPatch),
+}
+
+fn pair(args: &Patch, model: &Model, bridges: &Bridges) -> Result<Pair> {
     let clean_text = resolve::given_or_stdin(&args.prompt)?;
     let corrupted_text = args.corrupted.as_deref().unwrap_or(&clean_text);
     let answered = |answer: &str| -> Result<(Prompted, Prompted)> {
@@ -159,8 +182,8 @@ fn pair(args: &Patch, model: &Model) -> Result<Pair> {
     let clean_plan = args.plan.as_deref();
     let corrupted_plan = args.corrupted_plan.as_deref().or(clean_plan);
     Ok(Pair {
-        clean: (clean.input, plan(clean_plan, model)?),
-        corrupted: (corrupted.input, plan(corrupted_plan, model)?),
+        clean: (clean.input, plan(clean_plan, model, bridges)?),
+        corrupted: (corrupted.input, plan(corrupted_plan, model, bridges)?),
         metric,
     })
 }
@@ -200,7 +223,7 @@ fn records(
     args: &Patch,
     (session, numerics): (&Session, String),
     pair: &Pair,
-    grid: &Grid,
+    (asked, grid): (&Asked, &Grid),
     names: &Names<'_>,
 ) -> Result<()> {
     let ((input, plan), from) = receiver(args, pair);
@@ -216,7 +239,12 @@ fn records(
                 schema_version: SCHEMA_VERSION,
                 view: "patch",
                 model: session.model().name(),
-                plan: patched(plan, row.index, site, head, positions, from)?,
+                plan: match asked {
+                    Asked::Grid(_) => patched(plan, row.index, site, head, positions, from)?,
+                    Asked::Paths(paths) => {
+                        paths.sending(row.index, column).map_err(|error| inside_failure(&error))?.to_string()
+                    }
+                },
                 site: site.hook(),
                 address: row.address.to_string(),
                 label: row_label(row, &grid.rows),
@@ -243,6 +271,8 @@ fn records(
         numerics,
         bos: pair.clean.0.bos,
         site: site.hook(),
+        to: paths(args).map(|paths| paths.receiver_text),
+        through: paths(args).map(|paths| paths.through_text()),
         positions: match given {
             Some(positions) => Some([positions.start, positions.end]),
             None => (!args.site.has_heads()).then_some([grid.columns.start, grid.columns.end]),
@@ -259,6 +289,11 @@ fn records(
         cost: CostRecord::new(grid.cost),
         threads: session.threads(),
     })
+}
+
+/// The paths that are asked for, if they are.
+fn paths(args: &Patch) -> Option<Paths> {
+    args.to.as_ref().map(|to| Paths::new(to, args.input, args.through_mlps))
 }
 
 /// The text of a cell's plan.
@@ -282,7 +317,16 @@ fn show(output: &mut Output, args: &Patch, pair: &Pair, grid: &Grid, names: &Nam
         _ => format!("−ln p of {:?}, nats", args.answer),
     };
     let (of, into) = if args.reverse { ("corrupted", "clean") } else { ("clean", "corrupted") };
-    output.heading(&format!("{} of the {of} run, patched into the {into} one", args.site.site().hook()))?;
+    let site = args.site.site().hook();
+    match paths(args) {
+        None => output.heading(&format!("{site} of the {of} run, patched into the {into} one"))?,
+        Some(paths) => {
+            let (to, through) = (&paths.receiver_text, paths.through_text());
+            output.heading(&format!(
+                "{site} of the {of} run, on the way to the {to} in the {into} one, through {through}"
+            ))?;
+        }
+    }
     let (clean, corrupted) = (signed(grid.clean), signed(grid.corrupted));
     output.line(format!("{metric}: clean {clean}, corrupted {corrupted}"))?;
     if !grid.is_resolved() {

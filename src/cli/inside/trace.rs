@@ -88,7 +88,8 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
     let engine = resolve::engine(&args.run.engine)?;
     let mut output = Output::open_drawn(&args.run.output)?;
     let model = model::open(&args.run.model)?;
-    let plan = plan(args.plan.as_deref(), &model)?;
+    let bridges = args.bridges.read(&model)?;
+    let plan = plan(args.plan.as_deref(), &model, &bridges)?;
     let prompt = resolve::given_or_stdin(&args.prompt)?;
     let Prompted { input, answer } = prompted(&model, &prompt, &args.answer, &args.bos)?;
     let subject = match (&args.subject, &args.subject_tokens) {
@@ -110,7 +111,7 @@ pub(crate) fn run(args: &Trace) -> Result<Exit> {
     let drawn = |plan: &NamedPlan| plan.plan.executions().count().saturating_mul(trace.positions.len());
     output.check_drawn(std::slice::from_ref(&plan), &drawn, Shown::default())?;
     let mut session = resolve::session(&model, engine)?;
-    session.set_bridges(args.bridges.read(&model)?);
+    session.set_bridges(bridges);
     let store = (&args.store, &args.run.model);
     let (found, numerics) = kept(&mut session, &args.memory, store, |session, limits| trace.run(session, limits))?;
     if output.takes_objects() {

@@ -35,6 +35,8 @@ pub(super) struct Cell {
 pub(super) struct Summary {
     model: String,
     site: String,
+    to: Option<String>,
+    through: Option<String>,
     direction: String,
     answer: Answer,
     other: Option<Answer>,
@@ -148,11 +150,19 @@ impl Patch {
         };
         let (clean, corrupted) = (plain(clean.value.0, 2), plain(corrupted.value.0, 2));
         let plot = Plot {
-            title: format!("{site} of the {of} run, patched into the {into} one"),
+            title: format!("{site} of the {of} run, patched into the {into} one{}", self.way()),
             measure: format!("score; {}: clean {clean}, corrupted {corrupted}", self.metric()),
             drawing: Drawing::Map(map),
         };
         (plot, self.caption(of, into, even))
+    }
+
+    /// Of heads along paths alone, where those lead.
+    fn way(&self) -> String {
+        match (&self.summary.to, &self.summary.through) {
+            (Some(to), Some(through)) => format!(", on the way to the {to} through {through}"),
+            _ => String::new(),
+        }
     }
 
     fn caption(&self, of: &str, into: &str, even: f64) -> String {
@@ -162,8 +172,9 @@ impl Patch {
             false => format!(" The clean run is of {}, the corrupted one of {}.", clean.plan, corrupted.plan),
         };
         let begin = format!(
-            "{site} of the {of} run, put into the {into} run one cell at a time; the score of {} is 1 in the clean run and 0 in \
+            "{site} of the {of} run, put into the {into} run one cell at a time{}; the score of {} is 1 in the clean run and 0 in \
              the corrupted one.{plans}",
+            self.way(),
             self.metric()
         );
         if !resolved {
