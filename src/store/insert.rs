@@ -188,8 +188,13 @@ fn example_id(transaction: &Transaction<'_>, example: &Example) -> rusqlite::Res
     let (before, behind) = example.ids.split_at(example.scored.start);
     let prompt = prompt_id(transaction, before)?;
     transaction
-        .prepare_cached("INSERT INTO examples (hash, prompt, ids, scored) VALUES (?1, ?2, ?3, ?4) RETURNING id")?
-        .query_row(params![hash, prompt, key::json(&behind), example.scored.len() as i64], |row| row.get(0))
+        .prepare_cached(
+            "INSERT INTO examples (hash, prompt, ids, scored, named) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        )?
+        .query_row(
+            params![hash, prompt, key::json(&behind), example.scored.len() as i64, example.references.digest()],
+            |row| row.get(0),
+        )
 }
 
 fn prompt_id(transaction: &Transaction<'_>, ids: &[u32]) -> rusqlite::Result<i64> {

@@ -125,8 +125,13 @@ pub(super) struct ExampleKey {
 
 impl ExampleKey {
     pub(super) fn new(setting: &Setting, example: &Example) -> ExampleKey {
+        ExampleKey::named(setting, example, example.references.digest())
+    }
+
+    /// Of an example whose references have this digest, which is all that keys know of them.
+    pub(super) fn named(setting: &Setting, example: &Example, references: Option<[u8; 32]>) -> ExampleKey {
         let mut scored = format!("\"scored\":[{},{}]", example.scored.start, example.scored.end);
-        if let Some(references) = example.references.digest() {
+        if let Some(references) = references {
             scored.insert_str(0, &format!("\"references\":{},", json(&hex(&references))));
         }
         ExampleKey { before: setting.before(&example.ids, SCORES), behind: setting.behind(&scored) }

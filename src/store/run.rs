@@ -1,7 +1,7 @@
 //! A single run with all that decides it, so that it can be computed again.
 
 use super::error::StoreError;
-use super::key::{ModelIdentity, RunKey, Setting, sampling_of};
+use super::key::{ExampleKey, ModelIdentity, RunKey, Setting, sampling_of};
 use super::open::Store;
 use super::read::{Experiment, Observation, count, not_json, observation_of, parsed, row_of, unknown};
 use crate::forward::Sampling;
@@ -18,8 +18,10 @@ pub struct Run {
     pub setting: Setting,
     /// The plan.
     pub plan: Plan,
-    /// The example; its number is 0.
+    /// The example; its number is 0, and its references are not kept.
     pub example: Example,
+    /// SHA-256 of those references, where it had some.
+    pub references: Option<[u8; 32]>,
     /// The measures; `plan` and `example` in it are 0.
     pub row: Row,
     /// The process that computed it.
@@ -57,7 +59,7 @@ pub struct Asked {
 impl Run {
     /// The key that it should have.
     pub fn computed_key(&self) -> RunKey {
-        self.setting.run_key(&self.plan, &self.example)
+        ExampleKey::named(&self.setting, &self.example, self.references).of(&self.plan)
     }
 }
 
@@ -98,7 +100,7 @@ impl Store {
                 r.kl_class, r.non_finite, r.token_nll,
                 m.weights, m.tokenizer, m.name, m.n_layer, m.n_head, m.vocab_size, s.arithmetic, s.numerics_version,
                 p.steps, b.ids, x.ids, x.scored, r.example, r.setting,
-                o.started, o.seconds, o.host, o.version, o.git_commit, o.isa, o.threads, o.model, o.command, k.isa, t.isa
+                o.started, o.seconds, o.host, o.version, o.git_commit, o.isa, o.threads, o.model, o.command, k.isa, t.isa, x.named
             FROM results r JOIN settings s ON s.id = r.setting JOIN models m ON m.id = s.model
             JOIN plans p ON p.id = r.plan JOIN examples x ON x.id = r.example JOIN prompts b ON b.id = x.prompt
             JOIN observations o ON o.id = r.observation LEFT JOIN gains g ON g.run_key = r.run_key
@@ -116,13 +118,14 @@ impl Store {
             Ok((
                 setting,
                 parsed(columns, 20)?,
-                Example::new(0, ids, scored),
+                (Example::new(0, ids, scored), columns.get(37)?),
                 row,
                 (observation, gained),
                 (plan, example, setting_id),
             ))
         })?;
-        let Some((setting, plan, example, row, (observation, gained), (plan_id, example_id, setting_id))) = found
+        let Some((setting, plan, (example, references), row, (observation, gained), (plan_id, example_id, setting_id))) =
+            found
         else {
             return Err(unknown("result", &key.to_string(), &[]));
         };
@@ -136,7 +139,7 @@ impl Store {
             JOIN experiments e ON e.id = x.experiment WHERE q.example = ?1 AND e.setting = ?3
             AND (e.intact = ?2 OR ?2 IN (SELECT plan FROM experiment_plans p WHERE p.experiment = e.id)) ORDER BY e.name";
         let experiments = self.all(sql, params![example_id, plan_id, setting_id], |row| row.get(0))?;
-        Ok(Run { key, setting, plan, example, row, observation, gained, questions, experiments })
+        Ok(Run { key, setting, plan, example, references, row, observation, gained, questions, experiments })
     }
 }
 

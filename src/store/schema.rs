@@ -14,7 +14,7 @@ pub(super) const APPLICATION_ID: i64 = 0x6c73_6e31;
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// From version i to i + 1. Never changed once a release has it.
-const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
+const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 -- A model: equal bytes are one model, wherever they lie.
@@ -212,6 +212,11 @@ CREATE TABLE gains (
     kl INTEGER REFERENCES observations,
     token_nll INTEGER REFERENCES observations
 ) STRICT, WITHOUT ROWID;
+";
+
+const VERSION_3: &str = "
+-- SHA-256 of what plans' modifiers find by name, which keys hash; NULL where there is nothing.
+ALTER TABLE examples ADD COLUMN named BLOB CHECK (named IS NULL OR length(named) = 32);
 ";
 
 /// What version a file has: none where it is empty. Nothing is written.

@@ -34,7 +34,7 @@ model's (precision@1), or has it among its ten likeliest, KL(intact || plan) and
 of its windows, or of the examples of tasks, every n-th is held out. With --json: an object for each map.
 
 Examples:
-  lesion bridge fit --text story.txt --pairs 6:11 --held-out 0 -o fit.safetensors
+  lesion bridge fit --text story.txt --pairs 6:11 --held-out 0 --output fit.st
   lesion bridge fit --task antonyms --pairs 6:11,0:12 -o fit.safetensors
   lesion bridge fit --task antonyms --to-end --json -o lens.safetensors")]
 pub(crate) struct Fit {

@@ -305,7 +305,7 @@ struct AskedRecord<'a> {
 }
 
 fn show_run(output: &mut Output, run: &Run) -> Result<()> {
-    let Run { key, setting, plan, example, row, observation, gained: _, questions, experiments } = run;
+    let Run { key, setting, plan, example, references: _, row, observation, gained: _, questions, experiments } = run;
     if output.json {
         return output.object(&RunRecord {
             schema_version: SCHEMA_VERSION,

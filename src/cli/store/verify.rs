@@ -447,7 +447,18 @@ mod tests {
         };
         let key = setting.run_key(&plan, &example);
         let (gained, questions, experiments) = (Gained::default(), Vec::new(), Vec::new());
-        Run { key, setting, plan, example, row: row(nll), observation, gained, questions, experiments }
+        Run {
+            key,
+            setting,
+            plan,
+            example,
+            references: None,
+            row: row(nll),
+            observation,
+            gained,
+            questions,
+            experiments,
+        }
     }
 
     fn row(nll: f64) -> Row {
