@@ -66,6 +66,41 @@ fn a_grid_of_heads_finds_the_one_that_moves_the_name() {
 }
 
 #[test]
+fn a_path_leads_to_its_receiver_alone() {
+    let to = |more: &[&str]| patch(&[&["--corrupted", CORRUPTED], &NAMES[..], more].concat());
+    let (cells, summary) = to(&["--to", "logits"]);
+    let score = |cells: &[Value], layer: u64, head: u64| {
+        let cell = cells.iter().find(|cell| cell["layer"] == layer && cell["head"] == head).unwrap();
+        number(&cell["score"])
+    };
+    assert_eq!(
+        (cells.len(), &summary["to"], &summary["through"]),
+        (96, &"logits".into(), &"the residual stream".into())
+    );
+    // Half of it goes through the MLPs.
+    assert!((score(&cells, 10, 1) - 0.51).abs() < 0.01, "{}", score(&cells, 10, 1));
+    assert!(score(&to(&["--to", "logits", "--through-mlps"]).0, 10, 1) > 0.95);
+    let (cells, summary) = to(&["--to", "10.1", "--input", "v"]);
+    assert_eq!((cells.len(), &summary["to"]), (80, &"values of 10.1".into()));
+    let sending = "0..6,6[patch h2 from other,patch mlp from own],7[patch z from own,patch mlp from own]*3,10..12";
+    let cell = cells.iter().find(|cell| cell["layer"] == 6 && cell["head"] == 2).unwrap();
+    assert!(cell["plan"].as_str().unwrap().starts_with(&sending[..50]), "{}", cell["plan"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("path.svg");
+    let pair = [&["patch", CLEAN, "--corrupted", CORRUPTED], &NAMES[..]].concat();
+    ok(&[&pair[..], &["--to", "10.1", "--output", path.to_str().unwrap()]].concat());
+    let drawn = std::fs::read_to_string(path).unwrap();
+    assert!(drawn.contains("on the way to the queries of 10.1"), "{drawn}");
+    let refuses = |more: &[&str], part: &str| refused(2, &[&pair[..], more].concat(), &[part]);
+    refuses(&["--to", "10.1,9.0"], "one layer");
+    refuses(&["--to", "10"], "expected logits, or heads of one layer");
+    refuses(&["--to", "logits", "--site", "mlp"], "cannot be used with");
+    refuses(&["--through-mlps"], "--to");
+    refuses(&["--to", "0.1"], "no head runs before the receiver");
+    refuses(&["--to", "10.99"], "head 99");
+}
+
+#[test]
 fn positions_begin_where_the_prompts_differ() {
     let (cells, summary) = patch(&["--corrupted", CORRUPTED, "--site", "pre", "--answer", " Jack"]);
     assert_eq!(cells.len(), 12 * 5);
