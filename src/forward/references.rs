@@ -150,10 +150,8 @@ impl References {
 
     /// Whether these are the very same, not copies.
     pub(super) fn are(&self, other: &References) -> bool {
-        let same = |((a, x), (b, y)): ((&String, &Arc<Activations>), (&String, &Arc<Activations>))| {
-            a == b && Arc::ptr_eq(x, y)
-        };
-        self.named.len() == other.named.len() && self.named.iter().zip(&other.named).all(same)
+        let names = self.named.keys().eq(other.named.keys());
+        names && self.named.values().zip(other.named.values()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
     /// Whether nothing has a name.

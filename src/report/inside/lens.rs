@@ -22,6 +22,8 @@ pub(super) struct Lens {
 pub(super) struct Cell {
     model: String,
     plan: String,
+    /// `logit` or `tuned`.
+    lens: Option<String>,
     steps: usize,
     step: String,
     position: usize,
@@ -79,11 +81,19 @@ impl Lens {
             )),
         };
         let plot = Plot {
-            title: format!("{plan}: the likeliest token behind each step"),
+            title: format!(
+                "{plan}: the likeliest token behind each step{}",
+                if self.is_tuned() { ", tuned lens" } else { "" }
+            ),
             measure: "and its probability, %".to_owned(),
             drawing: Drawing::Words(words),
         };
         (plot, self.caption(plan))
+    }
+
+    /// Whether states went through the maps of a tuned lens.
+    fn is_tuned(&self) -> bool {
+        self.any().lens.as_deref() == Some("tuned")
     }
 
     /// From which step on a column says what it says in the end.
@@ -110,9 +120,10 @@ impl Lens {
             _ => format!(" Half of the {columns} places have their last word behind {}.", step(half)),
         };
         format!(
-            "What {plan} would say if it stopped behind each step: the residual stream there through the final LayerNorm, with \
-             its own statistics, and the unembedding. Behind the last token {} is said in the end ({}), and without a break from \
+            "What {plan} would say if it stopped behind each step: the residual stream there{} through the final LayerNorm, \
+             with its own statistics, and the unembedding. Behind the last token {} is said in the end ({}), and without a break from \
              {} on.{places}",
+            if self.is_tuned() { ", taken to the end by a tuned lens," } else { "" },
             likeliest,
             percent(end.likeliest_probability.0),
             step(last)
