@@ -202,7 +202,11 @@ impl Evaluation {
                 let one = |((clean, logits), &next): ((&[f32], &[f32]), &u32)| {
                     let (p, q) = (log_softmax(clean), log_softmax(logits));
                     let likeliest = (0..p.len()).fold(0, |best, id| if clean[id] > clean[best] { id } else { best });
-                    let rank = logits.iter().filter(|&&logit| logit > logits[likeliest]).count() as u32;
+                    // What is not a number is no hit.
+                    let rank = match logits[likeliest].is_nan() || clean[likeliest].is_nan() {
+                        true => u32::MAX,
+                        false => logits.iter().filter(|&&logit| logit > logits[likeliest]).count() as u32,
+                    };
                     (divergence(&p, &q), rank, -q[next as usize], -p[next as usize])
                 };
                 let read: Vec<_> = self.pool.install(|| pairs.zip(&next[first..last]).map(one).collect());

@@ -131,6 +131,10 @@ impl RidgeFit {
     /// The weights and biases; none where the system is singular.
     fn map(&self, from: usize, to: usize, lambda: f64) -> Option<(Vec<f32>, Vec<f32>)> {
         let (n, rows) = (self.width, self.rows as f64);
+        // Rounding would hide that fewer rows than columns determine nothing.
+        if lambda == 0.0 && self.rows <= n as u64 {
+            return None;
+        }
         let (sum_x, sum_y) = (&self.sums[&from], &self.sums[&to]);
         let (gram, cross) = (&self.gram[&from], &self.cross[&(from, to)]);
         let mut system = Mat::from_fn(n, n, |i, j| gram[i * n + j] - sum_x[i] * sum_x[j] / rows);

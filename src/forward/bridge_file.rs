@@ -3,7 +3,7 @@
 //! JSON under one key, for a header has its keys in no order of its own: the same maps are the same bytes.
 
 use super::bridges::{LinearMap, Shortcuts};
-use super::saved::SavedError;
+use super::saved::{SavedError, read_whole};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -70,7 +70,7 @@ impl Shortcuts {
     /// Where it is no such file: a tensor of another name, type or shape, a matrix without its bias, numbers that are not
     /// finite, maps of several widths, or none.
     pub fn read(path: &Path) -> Result<(Shortcuts, Fitted), SavedError> {
-        let bytes = fs::read(path).map_err(|source| SavedError::Io { what: "read", path: path.to_owned(), source })?;
+        let bytes = read_whole(path)?;
         let failed = |source| SavedError::Format { path: path.to_owned(), source };
         let fault = |tensor: &str, problem: String| SavedError::Tensor {
             path: path.to_owned(),
@@ -133,7 +133,8 @@ impl Shortcuts {
 
 /// `bridges.6.11.weight`: the ends, and 0 for a weight or 1 for a bias.
 fn part_of(name: &str) -> Option<(usize, usize, usize)> {
-    let number = |text: &str| if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None };
+    // One name for each: no signs, no leading zeros.
+    let number = |text: &str| text.parse::<usize>().ok().filter(|number| number.to_string() == text);
     let mut parts = name.split('.');
     let ("bridges", from, to) = (parts.next()?, number(parts.next()?)?, number(parts.next()?)?) else { return None };
     let part = match parts.next()? {
@@ -181,11 +182,12 @@ mod tests {
         let (weight, bias) = ("bridges.6.11.weight", "bridges.6.11.bias");
         let f32 = Dtype::F32;
         type Tensors<'a> = &'a [(&'a str, Dtype, &'a [usize])];
-        let cases: [(Tensors<'_>, f32, &str); 13] = [
+        let cases: [(Tensors<'_>, f32, &str); 14] = [
             (&[], 0.0, "there is none"),
             (&[("wte", f32, &[2, 2])], 0.0, "not part of a bridge"),
             (&[("bridges.6.weight", f32, &[2, 2])], 0.0, "not part of a bridge"),
             (&[("bridges.+6.11.weight", f32, &[2, 2])], 0.0, "not part of a bridge"),
+            (&[("bridges.06.11.weight", f32, &[2, 2])], 0.0, "not part of a bridge"),
             (&[("bridges.6.11.weight.x", f32, &[2, 2])], 0.0, "not part of a bridge"),
             (&[("bridges.99999999999999999999.11.bias", f32, &[2])], 0.0, "not part of a bridge"),
             (&[("bridges.11.6.weight", f32, &[2, 2])], 0.0, "it runs backwards"),

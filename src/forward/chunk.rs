@@ -38,10 +38,54 @@ pub(super) struct SideBySide {
     pub(super) sources: Vec<(Range<usize>, usize, usize)>,
 }
 
-/// Whether an example shares the sequence of the one before it: it runs the same tokens with the same references.
-pub(crate) fn shares(before: (&[u32], &Range<usize>, &References), next: (&[u32], &Range<usize>, &References)) -> bool {
-    let run = |ids: &[u32], scored: &Range<usize>| ids.get(..scored.end.wrapping_sub(1)).map(<[u32]>::to_vec);
-    run(before.0, before.1) == run(next.0, next.1) && before.2.are(next.2)
+/// An example: its tokens, which of them are to be predicted, and what plans' modifiers find by name.
+pub(crate) type Parts<'a> = (&'a [u32], Range<usize>, &'a References);
+
+/// Sequences, as examples are packed one behind the other.
+#[derive(Default)]
+struct Packing<'a> {
+    last: Option<Parts<'a>>,
+    /// Rows of that sequence that are scored so far.
+    scored: usize,
+}
+
+impl<'a> Packing<'a> {
+    /// Whether the next example begins a sequence of its own. It shares the last one's if it runs the same tokens with the same
+    /// references, and its scored rows have room: they move to the front where they lie, and none may reach one that is
+    /// still to move.
+    fn begins(&mut self, next: Parts<'a>) -> bool {
+        let (ids, predicted, references) = &next;
+        let shares = self.last.as_ref().is_some_and(|(last, other, same)| {
+            run(last, other) == run(ids, predicted) && references.are(same) && self.scored < predicted.start
+        });
+        self.scored = if shares { self.scored } else { 0 } + predicted.len();
+        self.last = Some(next);
+        !shares
+    }
+}
+
+/// The tokens that run: the last one that is predicted does not.
+fn run<'a>(ids: &'a [u32], predicted: &Range<usize>) -> Option<&'a [u32]> {
+    ids.get(..predicted.end.checked_sub(1)?)
+}
+
+/// Rows that examples take in a chunk.
+pub(crate) fn packed_rows<'a>(examples: impl IntoIterator<Item = Parts<'a>>) -> usize {
+    let mut packing = Packing::default();
+    let rows = |parts: Parts<'a>| {
+        let rows = run(parts.0, &parts.1).map_or(0, <[u32]>::len);
+        if packing.begins(parts) { rows } else { 0 }
+    };
+    examples.into_iter().map(rows).sum()
+}
+
+/// Whether the next example takes no rows of its own behind these.
+pub(crate) fn shares<'a>(examples: impl IntoIterator<Item = Parts<'a>>, next: Parts<'a>) -> bool {
+    let mut packing = Packing::default();
+    examples.into_iter().for_each(|parts| {
+        packing.begins(parts);
+    });
+    !packing.begins(next)
 }
 
 impl Chunk {
@@ -50,27 +94,20 @@ impl Chunk {
     ///
     /// # Panics
     /// If a range is empty, begins at the first token or ends behind the last.
-    pub(crate) fn new<'a>(examples: impl IntoIterator<Item = (&'a [u32], Range<usize>, &'a References)>) -> Chunk {
+    pub(crate) fn new<'a>(examples: impl IntoIterator<Item = Parts<'a>>) -> Chunk {
         let mut chunk = Chunk::default();
-        let mut kept: Vec<(&[u32], &References)> = Vec::new();
-        let mut last: Option<(&[u32], Range<usize>, &References)> = None;
-        let (mut rows, mut whole) = (0, Vec::new());
+        let (mut kept, mut whole): (Vec<(&[u32], &References)>, Vec<_>) = (Vec::new(), Vec::new());
+        let mut packing = Packing::default();
         for (ids, predicted, references) in examples {
             assert!(0 < predicted.start && predicted.start < predicted.end && predicted.end <= ids.len());
-            let run = &ids[..predicted.end - 1];
-            let scored = predicted.start - 1..predicted.end - 1;
-            let same = last.as_ref().is_some_and(|(a, b, c)| shares((a, b, c), (ids, &predicted, references)));
-            // Scored rows move to the front where they lie: none may reach one that is still to move.
-            let room = chunk.targets.len() <= rows - run.len().min(rows) + scored.start;
-            if !(same && room) {
-                kept.push((run, references));
-                rows += run.len();
+            let run = (&ids[..predicted.end - 1], references);
+            chunk.targets.extend_from_slice(&ids[predicted.clone()]);
+            chunk.scored.push(predicted.start - 1..predicted.end - 1);
+            if packing.begins((ids, predicted, references)) {
+                kept.push(run);
             }
             chunk.sequence.push(kept.len() - 1);
-            whole.push((run, references));
-            chunk.targets.extend_from_slice(&ids[predicted.clone()]);
-            chunk.scored.push(scored);
-            last = Some((ids, predicted, references));
+            whole.push(run);
         }
         let batch = |packed: &[(&[u32], &References)]| {
             let references = packed.iter().map(|(_, references)| (*references).clone());

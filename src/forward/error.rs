@@ -1,5 +1,6 @@
 //! What a forward pass refuses.
 
+use super::taps::Tap;
 use crate::plan::{Address, AddressError, Bridge, Modifier, StepError};
 use lesion_kernels::TeamError;
 use thiserror::Error;
@@ -16,6 +17,14 @@ pub enum ForwardError {
     /// A name that leads to no one execution of the plan.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// A tap at a site that the execution does not pass.
+    #[error("{tap}: {half} of a block alone runs there, which does not pass it")]
+    NoSite {
+        /// The tap.
+        tap: Tap,
+        /// The attention half or the MLP half.
+        half: &'static str,
+    },
     /// A modifier does not find what it needs.
     #[error("{address}, {modifier}, sequence {sequence}: {why}")]
     Modifier {

@@ -42,7 +42,7 @@ pub use batch::Batch;
 pub use bridge_file::Fitted;
 pub use bridges::{Bridges, LinearMap, LinearMapError, Shortcuts};
 pub use cache::Cache;
-pub(crate) use chunk::{Chunk, shares};
+pub(crate) use chunk::{Chunk, Parts, packed_rows, shares};
 pub use error::ForwardError;
 pub use generate::{Completion, Finish, complete};
 pub use pass::Residual;

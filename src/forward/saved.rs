@@ -57,6 +57,16 @@ pub enum SavedError {
     },
 }
 
+/// The content of a regular file: reading a FIFO would wait for ever, and a device has no end.
+pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>, SavedError> {
+    let failed = |source| SavedError::Io { what: "read", path: path.to_owned(), source };
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() {
+        return Err(failed(io::Error::other("it is no regular file")));
+    }
+    fs::read(path).map_err(failed)
+}
+
 impl Activations {
     /// Writes them to a new file.
     ///
@@ -89,7 +99,7 @@ impl Activations {
     /// # Errors
     /// Where it is no such file.
     pub fn read(path: &Path) -> Result<(Activations, Provenance), SavedError> {
-        let bytes = fs::read(path).map_err(|source| SavedError::Io { what: "read", path: path.to_owned(), source })?;
+        let bytes = read_whole(path)?;
         let failed = |source| SavedError::Format { path: path.to_owned(), source };
         let fault = |tensor: &str, problem: String| SavedError::Tensor {
             path: path.to_owned(),
@@ -112,7 +122,8 @@ impl Activations {
                 provenance.ids = ids.collect();
                 continue;
             }
-            let Ok(tap) = name.parse::<Tap>() else {
+            // One name for each: `blocks.05` would come beside `blocks.5`.
+            let Some(tap) = name.parse::<Tap>().ok().filter(|tap| tap.to_string() == name) else {
                 return Err(fault(name, "not a site, as in blocks.5.attn.hook_z".to_owned()));
             };
             let (Dtype::F32, &[tokens, _]) = (view.dtype(), view.shape()) else {

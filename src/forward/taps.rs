@@ -16,7 +16,7 @@ use super::references::Activations;
 use super::session::{Engine, Session, Taps, Wanted};
 use super::watch::{Seen, Watch};
 use crate::model::Config;
-use crate::plan::{AddressError, ExecutionName, Plan, Site};
+use crate::plan::{AddressError, ExecutionName, Part, Plan, Site};
 use lesion_kernels::Floats;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -104,14 +104,19 @@ impl Session {
     /// by a bit.
     ///
     /// # Errors
-    /// Where batch or plan do not fit the model, or a tap names no one execution of the plan.
+    /// Where batch or plan do not fit the model, or a tap names no one execution of the plan, or a site that it does not pass.
     pub fn tapped(&mut self, plan: &Plan, batch: &Batch, taps: &[Tap]) -> Result<Vec<Activations>, ForwardError> {
         // One that is named twice is left once.
         let taps: BTreeSet<&Tap> = taps.iter().collect();
         let mut executions: BTreeMap<(usize, Site), Vec<&Tap>> = BTreeMap::new();
         for &tap in &taps {
             if let Tap::At(name, site) = tap {
-                executions.entry((plan.find(name)?.index, *site)).or_default().push(tap);
+                let placed = plan.find(name)?;
+                if !site.is_in(placed.execution.part) {
+                    let half = if placed.execution.part == Part::Mlp { "the MLP half" } else { "the attention half" };
+                    return Err(ForwardError::NoSite { tap: tap.clone(), half });
+                }
+                executions.entry((placed.index, *site)).or_default().push(tap);
             }
         }
         let spans = batch.spans.clone();

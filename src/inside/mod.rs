@@ -310,7 +310,7 @@ fn swept(
         Ended::Complete => {
             let losses = losses.into_inner().nll;
             let values = losses.iter().flat_map(|losses| losses.chunks(answers.max(1))).map(|nll| metric.of(nll));
-            Ok(Measured { values: values.collect(), cost: sweep.cost() })
+            Ok(Measured { values: values.collect(), cost: sweep.cost().times(references.len()) })
         }
         Ended::Cancelled => Err(InsideError::Cancelled),
     }

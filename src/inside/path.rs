@@ -11,6 +11,7 @@ use super::{
 };
 use crate::forward::{Activations, Batch, References, Session};
 use crate::plan::{Action, Execution, Modifier, Part, Placed, Plan, Site, Step};
+use crate::sweep::SweepCost;
 use std::sync::Arc;
 
 /// The names that patches have for the receiving run, the other one, and what arrives along the path.
@@ -121,10 +122,18 @@ impl PathPatch {
             Some(receiving) => {
                 let mut values =
                     measure(session, vec![self.plan.clone()], to, &References::NONE, metric, limits)?.values;
-                let arriving = self.arriving(session, metric, to, &plans, &references, limits)?;
-                let found = measure_each(session, receiving, to, &arriving, metric, limits)?;
-                values.extend(found.values);
-                Measured { values, cost: found.cost }
+                let tokens = to.len() + metric.behind().len();
+                let held = tokens * session.model().config().n_embd * size_of::<f32>();
+                let first = plans.iter().map(|plan| self.until_receiver(plan)).collect::<Result<Vec<Plan>, _>>()?;
+                let mut cost = first.iter().map(SweepCost::alone).sum();
+                // What arrives from a group of senders takes half of the memory at most.
+                for plans in first.chunks((limits.memory / 2 / held.max(1)).max(1)) {
+                    let arriving = self.arriving(session, metric, to, plans, &references, limits)?;
+                    let found = measure_each(session, receiving.clone(), to, &arriving, metric, limits)?;
+                    values.extend(found.values);
+                    cost = [cost, found.cost].into_iter().sum();
+                }
+                Measured { values, cost }
             }
         };
         let (clean, corrupted) = match self.direction {
@@ -216,7 +225,20 @@ impl PathPatch {
         Ok(Some(self.plan.with_modifiers(&[(self.end()?, patch(ARRIVING, *site, heads.clone()))])?))
     }
 
-    /// What arrives at the receiver from each sender.
+    /// A sender's first pass as far as the receiver's attention: nothing behind it is looked at.
+    fn until_receiver(&self, sending: &Plan) -> Result<Plan, InsideError> {
+        let (before, behind) = sending.steps().split_at(self.end()?);
+        let receiver = behind.first().and_then(|step| match step {
+            Step::Block(Execution { layer, modifiers, .. }) => {
+                let modifiers = modifiers.iter().filter(|modifier| modifier.site.is_in(Part::Attention)).cloned();
+                Some(Step::Block(Execution { layer: *layer, part: Part::Attention, modifiers: modifiers.collect() }))
+            }
+            Step::Group(_) | Step::Bridge(_) => None,
+        });
+        Ok(Plan::new(before.iter().cloned().chain(receiver).collect())?)
+    }
+
+    /// What arrives at the receiver by each of these first passes.
     fn arriving(
         &self,
         session: &mut Session,
@@ -227,25 +249,14 @@ impl PathPatch {
         limits: Limits<'_>,
     ) -> Result<Vec<References>, InsideError> {
         let Receiver::Heads { layer, site, .. } = self.receiver else { return Ok(Vec::new()) };
-        let (end, ids) = (self.end()?, [to, metric.behind()].concat());
+        let ids = [to, metric.behind()].concat();
         let batch = Batch::new([&ids[..]]).with_references([references.clone()]);
         let mut arriving = Vec::with_capacity(plans.len());
         for plan in plans {
             if (limits.stop)() {
                 return Err(InsideError::Cancelled);
             }
-            // Nothing behind the receiver's attention is looked at.
-            let (before, behind) = plan.steps().split_at(end);
-            let receiver = behind.first().and_then(|step| match step {
-                Step::Block(execution) => Some(execution.clone()),
-                Step::Group(_) | Step::Bridge(_) => None,
-            });
-            let receiver = receiver.map(|Execution { modifiers, .. }| {
-                let modifiers = modifiers.into_iter().filter(|modifier| modifier.site.is_in(Part::Attention)).collect();
-                Step::Block(Execution { layer, part: Part::Attention, modifiers })
-            });
-            let steps = before.iter().cloned().chain(receiver).collect();
-            let found: Activations = session.activations(&Plan::new(steps)?, &batch, &[(layer, site)])?.remove(0);
+            let found: Activations = session.activations(plan, &batch, &[(layer, site)])?.remove(0);
             let mut named = References::default();
             named.insert(ARRIVING, Arc::new(found));
             arriving.push(named);

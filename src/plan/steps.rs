@@ -144,6 +144,23 @@ impl Plan {
         any(&self.steps, &is_such)
     }
 
+    /// The same plan without the modifiers of some positions alone, before the first of which both are the same; none where it
+    /// has none.
+    pub(crate) fn before_positions(&self) -> Option<Plan> {
+        fn strip(steps: &mut [Step]) {
+            for step in steps {
+                match step {
+                    Step::Block(execution) => execution.modifiers.retain(|modifier| modifier.positions.is_none()),
+                    Step::Group(branches) => branches.iter_mut().for_each(|branch| strip(branch)),
+                    Step::Bridge(_) => {}
+                }
+            }
+        }
+        let mut steps = self.steps.clone();
+        strip(&mut steps);
+        self.any_modifier(|modifier| modifier.positions.is_some()).then_some(Plan { steps })
+    }
+
     /// The same plan with more changes inside: of each pair, which execution ([`super::Placed::index`]) and what is done there,
     /// behind what it has at the same site.
     ///

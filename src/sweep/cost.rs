@@ -4,8 +4,9 @@
 use super::jobs::Work;
 use crate::forward::{Attention, Chunk, Passage, Rows};
 use crate::model::Config;
-use crate::plan::Cost;
+use crate::plan::{Cost, Plan};
 use std::fmt;
+use std::iter::Sum;
 
 /// Block evaluations, exact: a whole block is 1, its attention half 1/3, its MLP half 2/3, a bridge 1/12, and of an
 /// attention half all up to the heads' outputs is 3/4. Prints as `12` or `7 2/3`.
@@ -37,12 +38,33 @@ pub struct SweepCost {
 }
 
 impl SweepCost {
+    /// Of a plan that shares nothing.
+    pub(crate) fn alone(plan: &Plan) -> SweepCost {
+        let cost = BlockEvaluations { twelfths: plan.cost().twelfths() };
+        SweepCost { shared: cost, naive: cost }
+    }
+
+    /// On so many examples.
+    pub(crate) fn times(self, examples: usize) -> SweepCost {
+        let times = |cost: BlockEvaluations| BlockEvaluations { twelfths: cost.twelfths * examples as u64 };
+        SweepCost { shared: times(self.shared), naive: times(self.naive) }
+    }
+
     /// How many times fewer block evaluations there are; 1 where there are none.
     pub fn saving(&self) -> f64 {
         match self.shared.twelfths {
             0 => 1.0,
             shared => self.naive.twelfths as f64 / shared as f64,
         }
+    }
+}
+
+impl Sum for SweepCost {
+    fn sum<I: Iterator<Item = SweepCost>>(costs: I) -> SweepCost {
+        costs.fold(SweepCost::alone(&Plan::none()), |sum, cost| SweepCost {
+            shared: BlockEvaluations { twelfths: sum.shared.twelfths + cost.shared.twelfths },
+            naive: BlockEvaluations { twelfths: sum.naive.twelfths + cost.naive.twelfths },
+        })
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Job {
     /// What changes.
     pub(super) changed: Changed,
     /// The shortcut.
-    pub(super) bridge: Option<Bridge>,
+    pub(super) bridge: Option<Box<Bridge>>,
     /// What it gives.
     pub(super) to: NodeId,
     /// The first position whose rows it gives; of scored rows alone it gives all.
@@ -104,6 +104,7 @@ impl Jobs {
                 rows[id] = Rows::All;
             }
             if rows[id] == Rows::All
+                && !ends[id]
                 && let Some(common) = graph.common[id]
             {
                 rows[common.with as usize] = Rows::All;
@@ -113,14 +114,6 @@ impl Jobs {
         let in_common = |id: usize| graph.common[id].filter(|_| rows[id] == Rows::All && !ends[id]);
         let common: Vec<Option<Common>> = (0..nodes.len()).map(in_common).collect();
         let mut starts: Vec<usize> = common.iter().map(|common| common.map_or(0, |common| common.before)).collect();
-        for id in 0..nodes.len() {
-            // Of the heads' outputs nobody has more than what is projected.
-            if let Op::Heads { .. } = nodes[id] {
-                let wanted = consumers[id].iter().map(|&c| if rows[c] == Rows::All { starts[c] } else { 0 });
-                starts[id] = if rows[id] == Rows::All { wanted.min().unwrap_or(0) } else { 0 };
-            }
-        }
-
         // An attention half that only the MLP half of its layer needs becomes one job with it.
         let joined = |id: usize| match (&nodes[id], &consumers[id][..]) {
             (Op::Attention { layer, changed, .. } | Op::Projection { layer, changed, .. }, &[only])
@@ -136,6 +129,16 @@ impl Jobs {
             _ => None,
         };
         let mut joined: Vec<Option<(usize, Changed)>> = (0..nodes.len()).map(joined).collect();
+        for id in 0..nodes.len() {
+            // Of the heads' outputs nobody has more than what is projected, with the MLP half that goes along.
+            if let Op::Heads { .. } = nodes[id] {
+                let wanted = consumers[id].iter().map(|&c| {
+                    let end = joined[c].as_ref().map_or(c, |(mlp, _)| *mlp);
+                    if rows[end] == Rows::All { starts[end] } else { 0 }
+                });
+                starts[id] = if rows[id] == Rows::All { wanted.min().unwrap_or(0) } else { 0 };
+            }
+        }
         // Unless others have rows of it.
         let mut is_base = vec![false; nodes.len()];
         for (id, common) in common.iter().enumerate() {
@@ -181,8 +184,9 @@ impl Jobs {
             let changed = before.map_or(changed, |(_, both)| both.clone());
             let start = jobs.starts[id];
             let bases = jobs.bases_of(work, start, &from);
-            let stored = !consumers[id].is_empty() || is_base[id];
-            let bridge = if let Op::Bridge { bridge, .. } = op { Some(bridge.clone()) } else { None };
+            // Only scored rows go straight to those that wait to be scored.
+            let stored = !consumers[id].is_empty() || is_base[id] || rows == Rows::All;
+            let bridge = if let Op::Bridge { bridge, .. } = op { Some(Box::new(bridge.clone())) } else { None };
             let to = id as NodeId;
             jobs.push(Job { work, from, bases, heads, layer, changed, bridge, to, start, stored, depth: 0 });
         }

@@ -4,7 +4,7 @@
 use super::jobs::Jobs;
 use super::schedule::Bounds;
 use super::{Example, Row, Sweep};
-use crate::forward::{Chunk, Session};
+use crate::forward::{Chunk, Session, packed_rows};
 use crate::plan::Step;
 
 /// Rows of a batch through a layer: enough that packing weights costs little.
@@ -27,7 +27,8 @@ const MAKING_BYTES: (usize, usize) = (640, 256);
 /// How memory is divided for a chunk.
 pub(super) struct MemoryPlan {
     pub(super) bounds: Bounds,
-    pub(super) plans_at_once: usize,
+    /// Whether a depth-first run certainly ends within them.
+    pub(super) fits: bool,
     /// Bytes besides the states'.
     pub(super) fixed: usize,
     /// Bytes of a state.
@@ -44,10 +45,9 @@ impl Sweep {
 
     /// Whether an example goes into the chunk of those that wait.
     pub(super) fn is_joined_by(&self, waiting: &[Example], next: &Example, chunk_rows: usize) -> bool {
-        let rows: usize = waiting.iter().map(|example| example.ids.len()).sum();
+        let all = || waiting.iter().chain([next]);
         let held = self.held_bytes(waiting) + self.held_bytes(std::slice::from_ref(next));
-        let more = if waiting.last().is_some_and(|last| last.shares(next)) { 0 } else { next.ids.len() };
-        (more == 0 || rows + more <= chunk_rows) && held <= self.options.memory / ROWS_SHARE
+        packed_rows(all().map(Example::parts)) <= chunk_rows && held <= self.options.memory / ROWS_SHARE
     }
 
     /// Bytes of the rows of these examples, which callers hold until all are there.
@@ -89,10 +89,11 @@ impl Sweep {
             let told = 3 * plans_at_once * chunk.scored().map(|scored| self.row_bytes(scored.len())).sum::<usize>();
             let fixed = passage + scoring + told + slot;
             let slots = memory.saturating_sub(fixed) / slot;
-            (slots >= jobs.slots() + copies, MemoryPlan { bounds: Bounds { slots, batch }, plans_at_once, fixed, slot })
+            let fits = slots >= jobs.slots() + copies;
+            MemoryPlan { bounds: Bounds { slots, batch, plans: plans_at_once }, fits, fixed, slot }
         };
         let smallest = BATCH_ROWS.ilog2();
-        let fitting = (0..smallest).map(plan).find(|(fits, _)| *fits);
-        fitting.unwrap_or_else(|| plan(smallest)).1
+        let fitting = (0..smallest).map(plan).find(|plan| plan.fits);
+        fitting.unwrap_or_else(|| plan(smallest))
     }
 }

@@ -32,7 +32,7 @@ pub use row::Row;
 pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};
 pub use tally::{Estimate, Summary, Tally};
 
-use crate::forward::{Batch, Chunk, ForwardError, Precision, References, Session, Target, shares};
+use crate::forward::{Batch, Chunk, ForwardError, Parts, Precision, References, Session, Target, shares};
 use crate::model::Model;
 use crate::plan::{Plan, PlanShape, StepError};
 use graph::{Graph, NodeId};
@@ -40,8 +40,9 @@ use jobs::{Jobs, Work};
 use memory::MemoryPlan;
 use run::{Memory, Run, Setup, Told};
 use schedule::{Schedule, Size};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// An example: tokens, some of which are predicted.
@@ -63,9 +64,8 @@ impl Example {
         Example { number, ids, scored, references: References::default() }
     }
 
-    /// Whether the next one runs the same tokens: it is another answer to the same prompt, say.
-    fn shares(&self, next: &Example) -> bool {
-        shares((&self.ids, &self.scored, &self.references), (&next.ids, &next.scored, &next.references))
+    fn parts(&self) -> Parts<'_> {
+        (&self.ids, self.scored.clone(), &self.references)
     }
 }
 
@@ -160,6 +160,8 @@ pub struct Sweep {
     options: SweepOptions,
     graph: Graph,
     jobs: Jobs,
+    /// The jobs where states that others have rows of have no room, once that happened.
+    alone: OnceLock<Jobs>,
     intact: Option<NodeId>,
 }
 
@@ -182,7 +184,7 @@ impl Sweep {
         };
         let intact = if options.divergence { graph.ends.pop() } else { None };
         let jobs = Jobs::new(&graph, intact);
-        Ok(Sweep { plans, options, graph, jobs, intact })
+        Ok(Sweep { plans, options, graph, jobs, alone: OnceLock::new(), intact })
     }
 
     /// The plans.
@@ -219,7 +221,9 @@ impl Sweep {
         while let Some(example) = examples.next() {
             // Answers to one prompt run together.
             let mut together = vec![example];
-            while let Some(next) = examples.next_if(|next| together[together.len() - 1].shares(next)) {
+            while let Some(next) =
+                examples.next_if(|next| shares(together.iter().map(|example| example.parts()), next.parts()))
+            {
                 together.push(next);
             }
             let chunk = chunk_of(model, together)?;
@@ -231,7 +235,9 @@ impl Sweep {
 
     /// The jobs where there is no room to hold the states that others have rows of: every state has all of its rows itself.
     fn jobs_alone(&self) -> Jobs {
-        Jobs::new(&Graph { common: vec![None; self.graph.nodes.len()], ..self.graph.clone() }, self.intact)
+        let mut graph = self.graph.clone();
+        graph.common.fill(None);
+        Jobs::new(&graph, self.intact)
     }
 
     /// Plans that end on the way of the intact model, itself included, where it is compared with.
@@ -305,7 +311,10 @@ impl Sweep {
         } else if session.precision() == Precision::F64 {
             self.one_by_one(session, examples, &left, tell)
         } else if left.len() < self.plans.len() {
-            let plans = left.iter().map(|&plan| self.plans[plan].clone()).collect();
+            let mut plans: Vec<Plan> = left.iter().map(|&plan| self.plans[plan].clone()).collect();
+            // What is done may have rows of what is not.
+            let bases: HashSet<Plan> = plans.iter().filter_map(Plan::before_positions).collect();
+            plans.extend(self.plans.iter().filter(|plan| bases.contains(plan)).cloned());
             let sweep = Sweep::new(plans, &session.model().plan_shape(), self.options)?;
             sweep.chunk(session, examples, &left, self.held_bytes(examples) + self.making_bytes(), memory, tell)
         } else {
@@ -355,14 +364,13 @@ impl Sweep {
             (Schedule::new(jobs, size, plan.bounds, &first), plan)
         };
         let (mut schedule, mut plan) = scheduled(&self.jobs);
-        let alone;
         let mut jobs = &self.jobs;
-        if schedule.is_err() && !jobs.bases.is_empty() {
-            alone = self.jobs_alone();
-            jobs = &alone;
+        if !(plan.fits && schedule.is_ok()) && !jobs.bases.is_empty() {
+            jobs = self.alone.get_or_init(|| self.jobs_alone());
             (schedule, plan) = scheduled(jobs);
         }
-        let MemoryPlan { bounds: _, plans_at_once, fixed, slot } = plan;
+        let MemoryPlan { bounds, fixed, slot, .. } = plan;
+        let plans_at_once = bounds.plans;
         let schedule = schedule.map_err(|_| SweepError::Memory {
             number: examples[0].number,
             tokens: examples[0].ids.len(),
@@ -429,5 +437,5 @@ fn chunk_of<'e>(
         let alone = Chunk::new([(&ids[..], scored.clone(), references)]);
         alone.check(model).map_err(|source| SweepError::Example { number: *number, source })?;
     }
-    Ok(Chunk::new(examples.map(|example| (&example.ids[..], example.scored.clone(), &example.references))))
+    Ok(Chunk::new(examples.map(Example::parts)))
 }

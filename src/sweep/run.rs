@@ -111,23 +111,20 @@ impl<'a> Run<'a> {
         }
         for batch in &self.schedule.batches {
             let jobs: Vec<&Job> = batch.jobs.iter().map(|&job| &self.setup.jobs.jobs[job as usize]).collect();
-            // More may run together than can wait to be scored.
-            for jobs in jobs.chunks(self.setup.plans_at_once) {
-                if self.finals.waiting.len() + jobs.len() > self.setup.plans_at_once {
-                    self.score(tell)?;
-                }
-                match batch.work {
-                    Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
-                    Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
-                    Work::Bridge(rows) => jobs.iter().for_each(|job| self.bridge(job, rows)),
-                    Work::Pass(_) => self.pass(batch.work, jobs),
-                }
-                let config = self.session.model().config();
-                let flop = jobs.iter().map(|job| job_flop(config, self.chunk, (job.work, job.start))).sum();
-                tell(Told::Flop(flop))?;
-                if jobs.iter().any(|job| Some(job.to) == self.setup.intact) {
-                    self.measure_intact();
-                }
+            if self.finals.waiting.len() + jobs.len() > self.setup.plans_at_once {
+                self.score(tell)?;
+            }
+            match batch.work {
+                Work::Mean(rows) => jobs.iter().for_each(|job| self.mean(job, rows)),
+                Work::Change(rows) => jobs.iter().for_each(|job| self.change(job, rows)),
+                Work::Bridge(rows) => jobs.iter().for_each(|job| self.bridge(job, rows)),
+                Work::Pass(_) => self.pass(batch.work, &jobs),
+            }
+            let config = self.session.model().config();
+            let flop = jobs.iter().map(|job| job_flop(config, self.chunk, (job.work, job.start))).sum();
+            tell(Told::Flop(flop))?;
+            if jobs.iter().any(|job| Some(job.to) == self.setup.intact) {
+                self.measure_intact();
             }
         }
         self.score(tell)

@@ -53,6 +53,8 @@ pub(super) struct Bounds {
     pub(super) slots: usize,
     /// Rows of one batch, which has one job at least.
     pub(super) batch: usize,
+    /// Jobs of one batch at most: as many as can wait to be scored.
+    pub(super) plans: usize,
 }
 
 /// There are too few slots for any order that was tried.
@@ -188,6 +190,13 @@ impl<'a> Planner<'a> {
                 self.store(to);
             }
         }
+        // What nobody needs is scored at once.
+        for &job in &jobs {
+            let Job { to, stored, .. } = self.jobs.jobs[job as usize];
+            if stored && self.uses[to as usize] == 0 {
+                self.free(to);
+            }
+        }
         self.left -= jobs.len();
         self.ready.entry(work).or_default().left -= jobs.len();
         self.batches.push(Batch { work, jobs });
@@ -209,7 +218,7 @@ impl<'a> Planner<'a> {
             Work::Pass(Passage { rows: Rows::All, .. }) => self.size.all,
             Work::Pass(Passage { rows: Rows::Scored, .. }) => self.size.scored,
         };
-        (self.bounds.batch / rows.max(1)).max(1)
+        (self.bounds.batch / rows.max(1)).min(self.bounds.plans).max(1)
     }
 
     /// Slots held behind a batch or kept free for bases, and the greatest height among the states that are held then.

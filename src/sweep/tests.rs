@@ -374,3 +374,77 @@ fn answers_to_one_prompt_share_a_pass() {
     let (all, apart) = (flop(&examples), examples.iter().map(|example| flop(std::slice::from_ref(example))).sum());
     assert!(2 * all < apart, "{all} of {apart}");
 }
+
+/// Ends in the middle of other plans, ends that others have rows of, early sites in a last half: whatever is asked together.
+#[test]
+fn plans_may_end_anywhere() {
+    let sets: [&[&str]; 9] = [
+        &["0..4,5a", "0..4,5[zero pre @3..4],6..12"],
+        &["0..3,4..6", "0..3,4,5[zero mlp @3..4]", "0..3,4,5[zero mlp @3..4],6..12"],
+        &["0..11,11[zero mlp @3..4]", "0..11,11[zero mlp @3..4],11"],
+        &["0..11,11a[zero k]", "0..11,11a[zero k @3..4]", "0..11,11a[knockout h1 keys 0]"],
+        &[
+            "0..12",
+            "0..5,5[zero h0],6..12",
+            "0..5,5[zero pre @3..4,zero h0]",
+            "0..5,5[zero pre @3..4,zero h0],6..12",
+            "0..5,5[zero pre @3..4,zero h1],6..12",
+            "0..5,5[zero h1],6..12",
+        ],
+        &["0..5[zero post @3..4]", "0..5,4[zero post @2..4]", "0..5,4[zero post @2..4],7"],
+        &[
+            "0..11,11[zero h0,noise 0.1 post]",
+            "0..11,11[zero h1,noise 0.1 post]",
+            "0..11,11[zero h2,noise 0.1 post]",
+            "0..11,11[zero h3,noise 0.1 post]",
+        ],
+        &["0..3,3[zero z @2..4],(4|5[zero pre @3..4]),6", "0..3,(4|5),6", "0..3,3[zero z @2..4],(4|5),6", "none"],
+        &["3[zero h1 @2..4]*2,5m", "3,3[zero h1 @2..4],5m", "3*2,5m", "3*2", "3*2,5[zero mlp @4]"],
+    ];
+    let scored = [(8, 7..8), (8, 1..8), (20, 5..20), (8, 6..8)];
+    let example = |(number, (tokens, scored)): (usize, (u32, Range<usize>))| {
+        let ids = (0..tokens).map(|i| (i * 37 + number as u32 * 101 + 5) % 2_000).collect();
+        Example::new(number as u64, ids, scored)
+    };
+    let examples: Vec<Example> = scored.into_iter().enumerate().map(example).collect();
+    let (mut together, mut one) = (session(Isa::best(), Precision::F32, 2), session(Isa::best(), Precision::F32, 1));
+    let all: Vec<&str> = sets.concat();
+    for (set, divergence) in sets.iter().copied().chain([&all[..]]).flat_map(|set| [(set, true), (set, false)]) {
+        let plans: Vec<Plan> = set.iter().map(|text| plan(text)).collect();
+        let want: BTreeMap<(usize, u64), Row> = plans
+            .iter()
+            .enumerate()
+            .flat_map(|(i, plan)| examples.iter().map(move |example| ((i, example.number), plan, example)))
+            .map(|(key, plan, example)| (key, alone(&mut one, plan, example)))
+            .collect();
+        for megabytes in [3, 4, 5, 6, 8, 12, 64] {
+            let asked = SweepOptions { divergence, ..options(megabytes << 20) };
+            let sweep = Sweep::new(plans.clone(), &shape(), asked).unwrap();
+            let mut rows = BTreeMap::new();
+            let tell = &mut |event: Event<'_>| {
+                if let Event::Rows(new) = event {
+                    rows.extend(new.iter().map(|row| ((row.plan, row.example), row.clone())));
+                }
+                ControlFlow::Continue(())
+            };
+            match sweep.run(&mut together, examples.iter().cloned(), &|_, _| false, tell) {
+                Err(SweepError::Memory { .. }) if megabytes < 12 => continue,
+                ended => assert_eq!(ended.unwrap(), Ended::Complete),
+            }
+            assert_eq!(rows.len(), want.len());
+            for (key, row) in &rows {
+                assert!(same(row, &want[key]), "{set:?}, {megabytes} MB, {}: {row:?}", plans[key.0]);
+            }
+        }
+        // What is left of a sweep has the rows of what is done.
+        let asked = SweepOptions { divergence, ..options(64 << 20) };
+        let sweep = Sweep::new(plans.clone(), &shape(), asked).unwrap();
+        let tell = &mut |event: Event<'_>| {
+            if let Event::Rows(new) = event {
+                new.iter().for_each(|row| assert!(same(row, &want[&(row.plan, row.example)]), "{row:?}"));
+            }
+            ControlFlow::Continue(())
+        };
+        sweep.run(&mut together, examples.iter().cloned(), &|plan, _| plan % 2 == 0, tell).unwrap();
+    }
+}

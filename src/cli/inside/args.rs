@@ -35,7 +35,7 @@ Examples:
   lesion patch 'Paris is in' --corrupted 'Madrid is in' --answer ' France'
   lesion patch --site post 'Paris is in' --corrupted 'Rome is in' --answer ' it'
   lesion patch 'Paris is in' --corrupted-plan 'skip 0' --answer ' France'
-  lesion patch 'Paris is in' --corrupted 'Rome is in' --answer ' it' --to 10.1 --input q --through-mlps
+  lesion patch Paris --corrupted Rome --answer ' is' --to 10.1 --input v
   lesion patch Paris --corrupted Rome --answer ' is' --site mlp --output g.png")]
 pub(crate) struct Patch {
     /// The clean prompt; `-` reads it from stdin, byte for byte
@@ -68,7 +68,7 @@ pub(crate) struct Patch {
     #[arg(long)]
     pub(crate) reverse: bool,
     /// Along the way from each head to here alone: `logits`, or heads of a layer, as in 10.1 or 10.1,10.5
-    #[arg(long, value_name = "RECEIVER", conflicts_with_all = ["site", "positions", "corrupted_plan"])]
+    #[arg(long, value_name = "RECEIVER", conflicts_with_all = ["site", "positions", "corrupted_plan", "reference"])]
     pub(crate) to: Option<To>,
     /// What the receiving heads take in
     #[arg(long, value_enum, default_value_t = InputArg::Q, value_name = "INPUT", requires = "to")]

@@ -149,8 +149,11 @@ fn wanted(names: &[String], plan: &Plan, n_layer: usize) -> Result<Vec<Tap>> {
             let message = format!("--site {tap}: layer {layer} of {n_layer}: layers are 0..={}", n_layer - 1);
             return Err(Failure::usage(message));
         }
-        if let Tap::At(name, _) = tap {
-            plan.find(name).map_err(|error| Failure::usage(format!("--site {tap}: {error}")))?;
+        if let Tap::At(name, site) = tap {
+            let placed = plan.find(name).map_err(|error| Failure::usage(format!("--site {tap}: {error}")))?;
+            if !site.is_in(placed.execution.part) {
+                return Err(Failure::usage(format!("--site {tap}: half of the block runs in plan {plan}, without it")));
+            }
         }
     }
     wanted.sort_unstable();
