@@ -193,7 +193,8 @@ or edits of the intact order, left to right, between semicolons:
   shuffle i..j seed S
 In brackets stands what changes inside, in the order of the sites whatever the order in the text:
   zero SITE · mean SITE from NAME · patch SITE from NAME · noise σ [seed S] SITE · steer TIMES SITE from NAME
-  knockout [HEADS] keys i..j (queries no longer see these keys); behind each @i or @i..j: only at these positions
+  knockout [HEADS] keys i..j (queries no longer see these keys; one that sees none is NaN)
+  behind each @i or @i..j: only at these positions
   sites: pre · ln1 · q · k · v · pattern · z, or heads alone (h3 h5) · attn · mid · ln2 · neurons, or some (n17) · mlp · post;
   q, k, v, pattern and z may name heads (q h3); a pattern and the scales ln1 and ln2 can be patched only: they are frozen
 

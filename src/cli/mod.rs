@@ -118,6 +118,9 @@ fn forward_failure(error: &ForwardError) -> Failure {
         ForwardError::Bridge { .. } => {
             failure.with_help("--bridge NAME=FILE gives what bridges find; `lesion bridge fit` makes such files")
         }
+        ForwardError::Uncacheable { .. } => {
+            failure.with_help("--no-cache computes every token from the whole text again")
+        }
         ForwardError::CacheMemory { .. } => {
             failure.with_help("--no-cache computes every token from the whole text again")
         }

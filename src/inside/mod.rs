@@ -135,8 +135,16 @@ pub enum InsideError {
         /// The site.
         site: Site,
     },
+    /// The receiving layer's heads don't run.
+    #[error("plan {plan}: no attention of layer {layer} runs, so that its heads receive nothing")]
+    NoReceiving {
+        /// The plan.
+        plan: Plan,
+        /// The layer.
+        layer: usize,
+    },
     /// Nothing leads there.
-    #[error("plan {plan}: no head runs before the receiver, or the receiver doesn't")]
+    #[error("plan {plan}: no head runs before the receiver")]
     NoSender {
         /// The plan.
         plan: Plan,

@@ -159,7 +159,7 @@ impl PathPatch {
                 let is_there =
                     |placed: &Placed<'_>| placed.execution.layer == *layer && placed.execution.part != Part::Mlp;
                 let found = self.plan.executions().find(is_there).map(|placed| placed.index);
-                found.ok_or_else(|| InsideError::NoSender { plan: self.plan.clone() })
+                found.ok_or_else(|| InsideError::NoReceiving { plan: self.plan.clone(), layer: *layer })
             }
         }
     }

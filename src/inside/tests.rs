@@ -305,7 +305,7 @@ fn paths_that_lead_nowhere_are_refused() {
     assert!(matches!(new(clean, "0..5,3..12", Receiver::Logits), InsideError::NoPath { .. }));
     assert!(matches!(new(clean, "none", Receiver::Logits), InsideError::NoSender { .. }));
     assert!(matches!(new(clean, "0..12", heads(0, Site::Q, &[1])), InsideError::NoSender { .. }));
-    assert!(matches!(new(clean, "0..6,7..12", heads(6, Site::Q, &[1])), InsideError::NoSender { .. }));
+    assert!(matches!(new(clean, "0..6,7..12", heads(6, Site::Q, &[1])), InsideError::NoReceiving { layer: 6, .. }));
     assert!(matches!(new(clean, "0..12", heads(6, Site::Z, &[1])), InsideError::NoReceiver { site: Site::Z }));
     assert!(matches!(new(clean, "0..12", heads(6, Site::V, &[])), InsideError::None { .. }));
     let (ids, plan) = (corrupted.ids.clone(), plan("0..12"));

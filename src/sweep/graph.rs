@@ -2,9 +2,10 @@
 //! as far as they do, so that the paths form a trie. Branches of a group are paths too, from the state in which the group
 //! begins, and share what they can with any other path; where they join, the trie becomes an acyclic graph.
 //!
-//! A node is the state behind its half-step, or behind a bridge. Its identity is the state it comes from and everything that was done: the
-//! layer, the half, the modifiers (and which execution of the layer it is, where noise is drawn by it). Attention halves that
-//! differ from the heads' outputs on alone share all up to them. What modifiers do to the residual stream is a node of its own.
+//! A node is the state behind its half-step, or behind a bridge. Its identity is the state it comes from and everything that
+//! was done: the layer, the half, the modifiers (and which execution of the layer it is, where noise is drawn by it). Attention
+//! halves that differ from the heads' outputs on alone share all up to them. What modifiers do to the residual stream is a node
+//! of its own.
 //!
 //! A modifier of some positions leaves those before them as they are. A node whose only difference from another one are such
 //! modifiers, its own or those of its ancestors, knows the first position at which it may differ, and where the rest is: see

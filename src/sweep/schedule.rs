@@ -1,8 +1,9 @@
 //! In which order the half-steps of a [`Graph`] run, and which of them together: decided beforehand, on paper, so that
 //! the memory that states take is known before any is computed, and kept.
 //!
-//! Work is done in *jobs*: a node (a half-step, a bridge), or an attention half with the MLP half behind it where nothing else needs what lies
-//! between. Jobs of one kind (layer, halves, rows) may run as one batch, whatever plans they belong to. The order is greedy:
+//! Work is done in *jobs*: a node (a half-step, a bridge), or an attention half with the MLP half behind it where nothing else
+//! needs what lies between. Jobs of one kind (layer, halves, rows) may run as one batch, whatever plans they belong to; bridges
+//! run one by one. The order is greedy:
 //!
 //! - the deepest full batch first, which soon frees memory;
 //! - else a kind whose jobs are all ready, since waiting would add none (this runs the subsets of 12 layers layer by layer);

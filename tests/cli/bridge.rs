@@ -97,7 +97,7 @@ fn a_lens_is_tuned_and_read_through() {
     for (cell, nll) in row.iter().zip(floats(&loss["nll"])) {
         assert!((cell["nll"].as_f64().unwrap() - nll).abs() < 1e-4, "{cell}");
     }
-    assert!(ok(&["lens", "--tuned", &path, PROMPT]).contains("through the tuned lens"));
+    assert!(ok(&["lens", "--tuned", &path, PROMPT]).contains("through the maps of "));
     refused(2, &["lens", "--tuned", &path, "--plan", "0..4,(4|5)", PROMPT], &["no map", "(4|5)"]);
 }
 

@@ -129,6 +129,10 @@ struct Text {
 
 impl Text {
     fn read(args: &TextArgs, share: f64, model: &Model) -> Result<Text> {
+        if args.text.is_empty() && args.tasks.is_empty() && args.task.is_empty() {
+            return Err(Failure::usage("no text: give --text, --tasks or --task")
+                .with_help("`lesion tasks ls` lists the bundled tasks"));
+        }
         let examples = args.examples(model.config().n_positions);
         let mut inputs = Inputs::open(&examples, &ReferenceArgs::default(), None, model)?;
         let mut text = Text { names: inputs.names(), fitted: Vec::new(), held_out: Vec::new() };

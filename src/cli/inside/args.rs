@@ -22,7 +22,8 @@ run is patched: 0 is then what breaks it.
 
 With --to the cells are senders, and the way is traced (path patching, Wang et al. 2022): each head gives what it gives in the \
 other run, all other heads (and MLPs, unless --through-mlps) are held, and what arrives at the receiver takes effect. \
-The effect is then that of one head on another, or on the logits, along that way alone.
+The effect is then that of one head on another, or on the logits, along that way alone. A cell's plan is the pass in which its head \
+sends: `other` is the other run, `own` the one that is patched.
 
 The metric is the difference of the logits of two tokens behind the prompt, --answer and --other, or without \
 --other the loss of the answer, of any length, in nats; then patches at all positions reach the answer's tokens, too.

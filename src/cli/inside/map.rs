@@ -57,7 +57,10 @@ pub(super) fn furthest(map: &Map, count: usize, column: &dyn Fn(usize) -> String
     all.sort_by(|a, b| away(b.2).total_cmp(&away(a.2)));
     let named =
         all.iter().take(count).map(|&(r, c, value)| format!("{} {} {}", map.rows[r], column(c), cell(value).trim()));
-    named.collect::<Vec<_>>().join(" · ")
+    match named.collect::<Vec<_>>().join(" · ") {
+        none if none.is_empty() => "none, by 0.005 or more".to_owned(),
+        named => named,
+    }
 }
 
 /// A value as wide as a cell.

@@ -17,7 +17,7 @@ use super::{AnswerRecord, CostRecord, Prompted, cost_text, inside_failure, kept,
 use crate::cli::failure::{Exit, Failure, Result};
 use crate::cli::look::Names;
 use crate::cli::model;
-use crate::cli::output::{Output, SCHEMA_VERSION, shown};
+use crate::cli::output::{Output, SCHEMA_VERSION, note, shown};
 use crate::cli::resolve::{self, Input, NamedPlan};
 
 /// What an answer of several tokens can be measured by.
@@ -142,6 +142,16 @@ pub(crate) fn run(args: &Patch) -> Result<Exit> {
         Asked::Grid(grid) => grid.run(session, &pair.metric, limits),
         Asked::Paths(paths) => paths.run(session, &pair.metric, limits),
     })?;
+    let passed =
+        receiver(args, &pair).0.1.plan.executions().filter(|placed| args.site.site().is_in(placed.execution.part));
+    let without: Vec<String> = passed
+        .filter(|placed| matches!(asked, Asked::Grid(_)) && found.rows.iter().all(|row| row.index != placed.index))
+        .map(|placed| placed.alias())
+        .collect();
+    if !without.is_empty() {
+        let which = without.join(", ");
+        note(format!("no row for {which}: the layer does not run exactly once in the run that is patched from"));
+    }
     if output.takes_objects() {
         records(&mut output, args, (&session, numerics), &pair, (&asked, &found), &names)?;
     } else {

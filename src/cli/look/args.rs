@@ -61,7 +61,7 @@ impl By {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A cell is the likeliest token behind a step, in each place of the text, on the residual state there through the final \
-LayerNorm (with the row's own statistics) and the unembedding; the bolder its colour, the likelier. The last row is what the plan says. \
+LayerNorm (with the row's own statistics) and the unembedding; the bolder its colour, the likelier. The top row is what the plan says. \
 With --json: an object for each cell, with probability, entropy, the loss and rank of the token that comes next, and the \
 divergence from the last row. With --tuned each state goes through the map of its layer first: behind layer l that from l + 1 \
 to the end. An output file that ends in .svg or .png is a drawing.

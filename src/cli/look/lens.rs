@@ -10,6 +10,7 @@ use super::args::Lens;
 use super::tokens::PredictionRecord;
 use super::{Names, not_empty};
 use crate::cli::failure::{Exit, Result};
+use crate::cli::model::shown_path;
 use crate::cli::output::{Output, SCHEMA_VERSION};
 use crate::cli::references::saved_failure;
 use crate::cli::resolve::{self, Input, NamedPlan};
@@ -102,7 +103,8 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
         if number > 0 {
             output.line("")?;
         }
-        let through = if tuned.is_some() { ", through the tuned lens" } else { "" };
+        let through =
+            args.tuned.as_ref().map_or_else(String::new, |path| format!(", through the maps of {}", shown_path(path)));
         let heading = format!("{}: the likeliest token behind each step, and its probability{through}", plan.label());
         output.heading(&heading)?;
         show(&mut output, &steps, &input, &grid, first, &names)?;

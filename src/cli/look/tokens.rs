@@ -48,7 +48,8 @@ impl PredictionRecord {
         let &Prediction { nll, rank, entropy, likeliest } = prediction;
         PredictionRecord {
             nll: next.map(|_| Number(nll)),
-            rank: next.map(|_| rank),
+            // What is not a number has no rank.
+            rank: next.filter(|_| !nll.is_nan()).map(|_| rank),
             probability: next.map(|_| Number((-nll).exp())),
             entropy: Number(entropy),
             likeliest: names.text(likeliest).unwrap_or_default(),
@@ -162,6 +163,11 @@ fn show(output: &mut Output, plan: &NamedPlan, input: &Input, shifts: &[Shift], 
         };
         changes.iter().map(shown).collect::<Vec<_>>().join(", ")
     };
+    // What is not a number has no rank.
+    let rank = |prediction: &Prediction| match prediction.nll.is_nan() {
+        true => "–".to_owned(),
+        false => prediction.rank.to_string(),
+    };
     let rows: Vec<Vec<String>> = shifts
         .iter()
         .map(|shift| {
@@ -172,7 +178,7 @@ fn show(output: &mut Output, plan: &NamedPlan, input: &Input, shifts: &[Shift], 
                 known(shown(intact.nll)),
                 known(shown(corrupted.nll)),
                 known(format!("{:+.4}", corrupted.nll - intact.nll)),
-                known(format!("{}→{}", intact.rank, corrupted.rank)),
+                known(format!("{}→{}", rank(intact), rank(corrupted))),
                 format!("{:.2}→{:.2}", intact.entropy, corrupted.entropy),
                 shown(shift.divergence),
                 changes(&shift.gained),
