@@ -19,6 +19,8 @@ for experiment in orders lattice; do
 done
 
 "$lesion" lens --last 8 --force --output "$here/lens.png" 'When Tom and Jack went to the market, Tom gave a lamp to'
+"$lesion" patch --no-store --force --output "$here/heads.png" 'When Tom and Jack went to the market, Tom gave a lamp to' \
+    --corrupted 'When Tom and Jack went to the market, Jack gave a lamp to' --answer ' Jack' --other ' Tom'
 cp "$work/orders/figures/fig-1-skip-one-85mm.png" "$here/skip-one.png"
 cp "$work/orders/figures/fig-3-swap-any-85mm.png" "$here/swap-any.png"
 cp "$work/orders/figures/"fig-*-repeat-one-85mm.png "$here/repeat-one.png"
