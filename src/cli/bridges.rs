@@ -1,5 +1,6 @@
 //! `--bridge NAME=FILE`: linear shortcuts under the names that bridges of plans have for them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
@@ -22,22 +23,27 @@ pub(crate) struct BridgeArgs {
 }
 
 impl BridgeArgs {
-    /// Reads the files. Says where one was fitted to other weights.
+    /// Reads the files.
     pub(crate) fn read(&self, model: &Model) -> Result<Bridges> {
         let mut bridges = Bridges::NONE;
         for NamedFile { name, path } in &self.bridge {
             if bridges.get(name).is_some() {
                 return Err(Failure::usage(format!("--bridge {name}: the name is given twice")));
             }
-            let (shortcuts, fitted) = Shortcuts::read(path).map_err(|error| saved_failure(&error))?;
-            if !fitted.weights.is_empty() && fitted.weights != model::identity(model)? {
-                let (path, of) = (shown_path(path), fitted.model.escape_debug().to_string());
-                note(format!("warning: {path} was fitted to other weights, those of {of}"));
-            }
-            bridges.insert(name, Arc::new(shortcuts));
+            bridges.insert(name, Arc::new(shortcuts(path, model)?));
         }
         Ok(bridges)
     }
+}
+
+/// The maps of a file. Says where they were fitted to other weights.
+pub(crate) fn shortcuts(path: &Path, model: &Model) -> Result<Shortcuts> {
+    let (shortcuts, fitted) = Shortcuts::read(path).map_err(|error| saved_failure(&error))?;
+    if !fitted.weights.is_empty() && fitted.weights != model::identity(model)? {
+        let (path, of) = (shown_path(path), fitted.model.escape_debug().to_string());
+        note(format!("warning: {path} was fitted to other weights, those of {of}"));
+    }
+    Ok(shortcuts)
 }
 
 /// A plan with the content of its bridges, all of which are there.

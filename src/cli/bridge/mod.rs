@@ -12,6 +12,7 @@ use lesion::model::Model;
 use sha2::{Digest, Sha256};
 
 use self::args::{Bridge, BridgeCommand, Eval, Fit, Pair, TextArgs, ToArgs, Tune};
+use super::bridges::shortcuts;
 use super::failure::{Exit, Failure, Result};
 use super::model::shown_path;
 use super::output::{Output, note, size};
@@ -85,8 +86,8 @@ fn tune(args: &Tune) -> Result<Exit> {
 fn eval(args: &Eval) -> Result<Exit> {
     stdin_once(args.text.tasks.iter().chain(&args.text.text))?;
     let engine = resolve::engine(&args.engine)?;
-    let (shortcuts, _) = Shortcuts::read(&args.file).map_err(|error| saved_failure(&error))?;
     let model = model::open(&args.model)?;
+    let shortcuts = shortcuts(&args.file, &model)?;
     let text = Text::read(&args.text, 0.0, &model)?;
     let mut session = resolve::session(&model, engine)?;
     let mut output = Output::stdout(args.json);

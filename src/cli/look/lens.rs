@@ -1,6 +1,5 @@
 //! `lesion lens`: the grid of steps and places with the likeliest token in each cell.
 
-use lesion::forward::Shortcuts;
 use lesion::measure::{LensCell, Number, logit_lens, tuned_lens};
 use lesion::plan::Step;
 use lesion::report::inside::Shown;
@@ -9,10 +8,10 @@ use serde::Serialize;
 use super::args::Lens;
 use super::tokens::PredictionRecord;
 use super::{Names, not_empty};
+use crate::cli::bridges::shortcuts;
 use crate::cli::failure::{Exit, Result};
 use crate::cli::model::shown_path;
 use crate::cli::output::{Output, SCHEMA_VERSION};
-use crate::cli::references::saved_failure;
 use crate::cli::resolve::{self, Input, NamedPlan};
 use crate::cli::{measure_failure, model, signals};
 
@@ -57,8 +56,7 @@ pub(crate) fn run(args: &Lens) -> Result<Exit> {
     let input = Input::prompt(&model, &args.prompt)?;
     not_empty(&input)?;
     resolve::within_context(input.ids.len(), model.config())?;
-    let tuned = args.tuned.as_ref().map(|path| Shortcuts::read(path).map_err(|error| saved_failure(&error)));
-    let tuned = tuned.transpose()?.map(|(shortcuts, _)| shortcuts);
+    let tuned = args.tuned.as_ref().map(|path| shortcuts(path, &model)).transpose()?;
     let mut session = resolve::session(&model, engine)?;
     session.set_bridges(bridges);
     session.set_references(args.run.references.read()?);
