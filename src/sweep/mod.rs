@@ -365,7 +365,8 @@ impl Sweep {
         };
         let (mut schedule, mut plan) = scheduled(&self.jobs);
         let mut jobs = &self.jobs;
-        if !(plan.fits && schedule.is_ok()) && !jobs.bases.is_empty() {
+        let is_tight = !plan.fits || schedule.is_err();
+        if is_tight && !jobs.bases.is_empty() {
             jobs = self.alone.get_or_init(|| self.jobs_alone());
             (schedule, plan) = scheduled(jobs);
         }
