@@ -34,8 +34,18 @@ pub(super) struct SideBySide {
     pub(super) batch: Batch,
     /// Spans of the rows before, for their keys and values: those rows come behind the batch's.
     pub(super) before: Vec<KvSpan>,
-    /// Where they lie, up to which position they are taken, and the first of them in the batch.
-    pub(super) sources: Vec<(Range<usize>, usize, usize)>,
+    /// Where they lie.
+    pub(super) sources: Vec<Source>,
+}
+
+/// Rows that come before those of some states, once for all of them.
+pub(super) struct Source {
+    /// The state of whole sequences that has them.
+    pub(super) state: Range<usize>,
+    /// The position before which they are taken.
+    pub(super) end: usize,
+    /// The first of them in the batch.
+    first_row: usize,
 }
 
 /// An example: its tokens, which of them are to be predicted, and what plans' modifiers find by name.
@@ -317,19 +327,19 @@ impl Chunk {
         let source = |state: &State<'_>| state.hidden.base.clone().unwrap_or_else(|| state.hidden.own.clone());
         for state in states.iter().filter(|state| start(state) > 0) {
             let range = source(state);
-            match side.sources.iter_mut().find(|(known, _, _)| *known == range) {
-                Some((_, end, _)) => *end = start(state).max(*end),
-                None => side.sources.push((range, start(state), 0)),
+            match side.sources.iter_mut().find(|source| source.state == range) {
+                Some(source) => source.end = start(state).max(source.end),
+                None => side.sources.push(Source { state: range, end: start(state), first_row: 0 }),
             }
         }
-        for (_, end, first) in &mut side.sources {
+        for Source { end, first_row: first, .. } in &mut side.sources {
             *first = first_row;
             first_row += self.batch.spans.iter().map(|span| span.rows.min(*end)).sum::<usize>();
         }
         for (i, state) in states.iter().enumerate().filter(|(_, state)| start(state) > 0) {
             let range = source(state);
-            let known = side.sources.iter().find(|(known, _, _)| *known == range);
-            let Some(&(_, end, mut first_row)) = known else { continue };
+            let known = side.sources.iter().find(|source| source.state == range);
+            let Some(&Source { end, mut first_row, .. }) = known else { continue };
             for span in &self.batch.spans {
                 let (rows, slot) = (span.rows.min(start(state)), i * self.slots() + span.slot);
                 side.before.push(KvSpan { first_row, rows, past: 0, slot });

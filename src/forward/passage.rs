@@ -7,7 +7,7 @@
 //! those that a pass over its plan alone would give it. Which states wait for what is left to the sweep.
 
 use super::batch::Batch;
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Source};
 use super::error::ForwardError;
 use super::modify::{Changes, View};
 use super::pass::Pass;
@@ -59,9 +59,9 @@ pub(crate) struct Passage {
 pub(crate) struct Held {
     /// Its own rows.
     pub(crate) own: Range<usize>,
-    /// Which those are: the scored ones, or those of whole sequences,
+    /// Which those are.
     pub(crate) rows: Rows,
-    /// from this position on.
+    /// Of whole sequences, the first position that they have; 0 of the scored ones.
     pub(crate) start: usize,
     /// A state of whole sequences that is the same before it, where that is looked at.
     pub(crate) base: Option<Range<usize>>,
@@ -147,8 +147,8 @@ impl Session {
             for state in states {
                 hidden.extend(chunk.pieces(slab, &state.hidden, entering, start(state), width));
             }
-            for (source, end, _) in &side.sources {
-                hidden.extend(chunk.pieces_before(slab, source, *end, width));
+            for Source { state, end, .. } in &side.sources {
+                hidden.extend(chunk.pieces_before(slab, state, *end, width));
             }
             pass.take(&hidden);
             match (attention, rows) {
