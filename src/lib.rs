@@ -8,6 +8,7 @@ pub mod bench;
 #[cfg(feature = "fit")]
 pub mod bridge;
 pub mod forward;
+mod hex;
 pub mod inside;
 #[cfg(feature = "agent")]
 pub mod llm;

@@ -3,12 +3,10 @@
 //! JSON under one key, for a header has its keys in no order of its own: the same maps are the same bytes.
 
 use super::bridges::{LinearMap, Shortcuts};
-use super::saved::{SavedError, read_whole};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use super::saved::{SavedError, Tensor, little_endian, read_whole, write_new};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 /// The key of the metadata.
@@ -40,28 +38,16 @@ impl Shortcuts {
     /// # Errors
     /// Where there is one, or the system refuses.
     pub fn save(&self, path: &Path, fitted: &Fitted) -> Result<(), SavedError> {
-        let failed = |source| SavedError::Format { path: path.to_owned(), source };
-        let io = |source| SavedError::Io { what: "write", path: path.to_owned(), source };
         let mut tensors = Vec::new();
         for ((from, to), map) in self.iter() {
             let width = map.width();
-            let view = |shape: Vec<usize>, values: &'_ [f32]| {
-                // Little-endian, as the format has it.
-                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                (shape, bytes)
-            };
-            tensors.push((format!("bridges.{from}.{to}.weight"), view(vec![width, width], map.weight())));
-            tensors.push((format!("bridges.{from}.{to}.bias"), view(vec![width], map.bias())));
+            for (part, shape, values) in [("weight", vec![width; 2], map.weight()), ("bias", vec![width], map.bias())] {
+                let (name, bytes) = (format!("bridges.{from}.{to}.{part}"), little_endian(values));
+                tensors.push(Tensor { name, dtype: Dtype::F32, shape, bytes });
+            }
         }
-        let views = tensors.iter().map(|(name, (shape, bytes))| {
-            TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name.clone(), view)).map_err(failed)
-        });
-        let views: Vec<_> = views.collect::<Result<_, _>>()?;
         let json = serde_json::to_string(fitted).expect("texts are plain data");
-        let metadata = HashMap::from([(METADATA.to_owned(), json)]);
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
-        file.write_all(&bytes).map_err(io)
+        write_new(path, &tensors, HashMap::from([(METADATA.to_owned(), json)]))
     }
 
     /// Reads what [`Shortcuts::save`] wrote, or a file of your own in its form.
@@ -72,11 +58,7 @@ impl Shortcuts {
     pub fn read(path: &Path) -> Result<(Shortcuts, Fitted), SavedError> {
         let bytes = read_whole(path)?;
         let failed = |source| SavedError::Format { path: path.to_owned(), source };
-        let fault = |tensor: &str, problem: String| SavedError::Tensor {
-            path: path.to_owned(),
-            tensor: crate::weights::printable(tensor),
-            problem,
-        };
+        let fault = |tensor: &str, problem: String| SavedError::tensor(path, tensor, problem);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(failed)?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let file = SafeTensors::deserialize(&bytes).map_err(failed)?;
@@ -148,6 +130,8 @@ fn part_of(name: &str) -> Option<(usize, usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::tensor::TensorView;
+    use std::fs;
 
     #[test]
     fn what_is_saved_is_read_back() {

@@ -4,9 +4,10 @@
 use super::references::Activations;
 use super::taps::Tap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -67,31 +68,68 @@ pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>, SavedError> {
     fs::read(path).map_err(failed)
 }
 
+/// Numbers as the format has them.
+pub(super) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    match cfg!(target_endian = "little") {
+        true => Cow::Borrowed(bytemuck::cast_slice(values)),
+        false => Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+    }
+}
+
+/// A tensor to write.
+pub(super) struct Tensor<'a> {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+/// Writes tensors to a new file.
+pub(super) fn write_new(
+    path: &Path,
+    tensors: &[Tensor<'_>],
+    metadata: HashMap<String, String>,
+) -> Result<(), SavedError> {
+    let failed = |source| SavedError::Format { path: path.to_owned(), source };
+    let io = |source| SavedError::Io { what: "write", path: path.to_owned(), source };
+    let mut views = Vec::with_capacity(tensors.len());
+    for Tensor { name, dtype, shape, bytes } in tensors {
+        views.push((name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?));
+    }
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
+    file.write_all(&bytes).map_err(io)
+}
+
+impl SavedError {
+    /// What is wrong with a tensor of a file.
+    pub(super) fn tensor(path: &Path, name: &str, problem: String) -> SavedError {
+        SavedError::Tensor { path: path.to_owned(), tensor: crate::weights::printable(name), problem }
+    }
+}
+
 impl Activations {
     /// Writes them to a new file.
     ///
     /// # Errors
     /// Where there is one, or the system refuses.
     pub fn save(&self, path: &Path, provenance: &Provenance) -> Result<(), SavedError> {
-        let failed = |source| SavedError::Format { path: path.to_owned(), source };
-        let io = |source| SavedError::Io { what: "write", path: path.to_owned(), source };
         let tokens = self.tokens();
         let mut tensors = Vec::new();
         for (tap, values) in self.taps() {
             let shape = vec![tokens, values.len() / tokens.max(1)];
-            let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values)).map_err(failed)?;
-            tensors.push((tap.to_string(), view));
+            let (name, bytes) = (tap.to_string(), little_endian(values));
+            tensors.push(Tensor { name, dtype: Dtype::F32, shape, bytes });
         }
-        let ids = TensorView::new(Dtype::U32, vec![provenance.ids.len()], bytemuck::cast_slice(&provenance.ids));
-        tensors.push((TOKENS.to_owned(), ids.map_err(failed)?));
+        let (name, shape) = (TOKENS.to_owned(), vec![provenance.ids.len()]);
+        let bytes = Cow::Owned(provenance.ids.iter().flat_map(|id| id.to_le_bytes()).collect());
+        tensors.push(Tensor { name, dtype: Dtype::U32, shape, bytes });
         let metadata = HashMap::from([
             ("sequences".to_owned(), self.sequences().to_string()),
             ("plan".to_owned(), provenance.plan.clone()),
             ("model".to_owned(), provenance.model.clone()),
         ]);
-        let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(failed)?;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
-        io::Write::write_all(&mut file, &bytes).map_err(io)
+        write_new(path, &tensors, metadata)
     }
 
     /// Reads what [`Activations::save`] wrote. A direction to steer along is one row without ids.
@@ -101,11 +139,7 @@ impl Activations {
     pub fn read(path: &Path) -> Result<(Activations, Provenance), SavedError> {
         let bytes = read_whole(path)?;
         let failed = |source| SavedError::Format { path: path.to_owned(), source };
-        let fault = |tensor: &str, problem: String| SavedError::Tensor {
-            path: path.to_owned(),
-            tensor: crate::weights::printable(tensor),
-            problem,
-        };
+        let fault = |tensor: &str, problem: String| SavedError::tensor(path, tensor, problem);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(failed)?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let file = SafeTensors::deserialize(&bytes).map_err(failed)?;

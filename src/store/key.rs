@@ -10,8 +10,9 @@
 //! it: they stand in the observation beside the result.
 
 use crate::forward::Sampling;
+use crate::hex::hex;
 use crate::plan::Plan;
-use crate::sweep::{Example, hex};
+use crate::sweep::Example;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;

@@ -25,8 +25,6 @@ mod tally;
 mod tests;
 
 pub use cost::{BlockEvaluations, SweepCost};
-#[cfg(feature = "store")]
-pub(crate) use results::hex;
 pub use results::{ExampleDigest, Results, ResultsError, Saved};
 pub use row::Row;
 pub use search::{Found, Goal, LayerSet, MAX_EXACT_LAYERS, MAX_LISTED, Measure, Measured, Method, Search, Threshold};

@@ -13,6 +13,7 @@
 //! Rows are acknowledged once they are on the disk: [`Results::sync`], and by itself after so many rows or so much time.
 
 use super::{Example, Row};
+use crate::hex::hex;
 use crate::measure::Number;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -322,10 +323,6 @@ impl Line {
 
 fn checksum(text: &[u8]) -> String {
     hex(&Sha256::digest(text)[..4])
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
